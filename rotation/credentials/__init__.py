@@ -1,0 +1,61 @@
+"""Credential kinds: how a value is made, installed in its target, tested and revoked. Every file here is one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from rotation.model import Acceptance, Credential, Strategy, Usage
+from rotation.secret_value import SecretValue
+
+ReadSecret = Callable[[str], SecretValue]
+
+
+class CredentialKind(ABC):
+    """One kind of credential for one secret.
+
+    ``options`` are those of the declaration; ``read`` gives the current value of another secret in the same store by
+    its name there (an administrator's, say). Methods raise :class:`~rotation.errors.Unavailable` when the target
+    cannot be reached, :class:`~rotation.errors.Unauthorized` when it refuses the administrator and
+    :class:`~rotation.errors.TargetError` for any other refusal.
+
+    Targets with a memory (a database) refuse an older generation after a newer one was installed in its place, so that
+    a runner that slept cannot undo what others did since: that, too, is a TargetError.
+    """
+
+    strategies: ClassVar[frozenset[Strategy]]
+
+    def __init__(self, options: Mapping[str, Any], strategy: Strategy, read: ReadSecret) -> None: ...
+
+    @abstractmethod
+    def issue(self, current: Credential | None) -> SecretValue:
+        """Make a new value; the target is not touched. ``current`` is None for a secret's first value."""
+
+    @abstractmethod
+    def install(self, new: Credential, current: Credential | None) -> None:
+        """Make the target accept ``new``. But for the strategy "single", ``current`` stays accepted. Idempotent."""
+
+    @abstractmethod
+    def check(self, credential: Credential) -> Acceptance:
+        """Ask the target with the credential itself, over a new connection. Never raises for an unreachable target."""
+
+    @abstractmethod
+    def revoke(self, old: Credential, current: Credential | None, *, end_sessions: bool = False) -> None:
+        """Make the target deny ``old``, unless it is the same principal as ``current``. Open sessions go on unless
+        ``end_sessions``. Idempotent."""
+
+
+class ReportsUsage(ABC):
+    """A kind whose target keeps statistics on who uses it."""
+
+    @abstractmethod
+    def usage(self, credential: Credential) -> Usage: ...
+
+
+class ComparesPrivileges(ABC):
+    """A kind whose principals have privileges."""
+
+    @abstractmethod
+    def missing(self, old: Credential, new: Credential) -> tuple[str, ...]:
+        """What ``old`` may do and ``new`` may not, each as a readable line; empty when nothing is missing."""

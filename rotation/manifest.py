@@ -1,0 +1,194 @@
+"""The contract between the stacks, which declare, and the rotation, which does. Synth writes it, every command reads it.
+
+It holds no value, and no way to one but the names of secrets. ``sources`` is the digest of the files that declared it
+(:func:`digest_of_sources`): a manifest whose sources have changed since is refused as stale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rotation.errors import DeclarationError, StaleManifest, UsageError
+from rotation.model import Ring, Strategy
+from rotation.schedule import Schedule
+
+FORMAT: Literal[1] = 1
+FOLDER = Path("cdktf.out") / "manifests"
+
+
+def _not_negative(duration: timedelta) -> timedelta:
+    if duration < timedelta(0):
+        raise ValueError("a duration is not negative")
+    return duration
+
+
+Duration = Annotated[timedelta, AfterValidator(_not_negative)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*(/[a-z0-9][a-z0-9_-]*)*$", max_length=200)]
+
+
+class _Declared(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Plugin(_Declared):
+    """A store, credential kind, key service, target or signal: ``kind`` is its file's name in its family's folder."""
+
+    kind: str
+    options: dict[str, Any] = {}
+
+
+class Key(_Declared):
+    """A key: ``reference`` is what its service calls it (for AWS KMS an alias)."""
+
+    service: Plugin
+    reference: str
+
+
+class Secret(_Declared):
+    """One secret: where its values live, how they are made, and how carefully they are turned.
+
+    ``stored_as`` is its name in the store. ``bake`` is how long the canary must be good, ``settle`` how long the
+    stable ring must be, ``patience`` how long an unknown is waited for beyond that, ``grace`` how long the old
+    generation must have been out of use before it is retired.
+    """
+
+    name: Name
+    stored_as: str
+    store: Plugin
+    credential: Plugin
+    strategy: Strategy
+    key: str | None = None
+    sealed: bool = False
+    schedule: Schedule | None = None
+    bake: Duration
+    settle: Duration
+    patience: Duration
+    grace: Duration
+    end_sessions: bool = False
+
+    @model_validator(mode="after")
+    def _sealed_needs_a_key(self) -> Self:
+        if self.sealed and self.key is None:
+            raise ValueError(f"{self.name} is sealed, and names no key to seal it with")
+        return self
+
+
+class ConsumerRing(_Declared):
+    """One ring of one consumer. ``rendered`` is its configuration file, ``addresses`` the Terraform resources that
+    carry it: nothing else may change when its pins move."""
+
+    rendered: Path
+    addresses: tuple[str, ...]
+    signals: tuple[Plugin, ...] = ()
+
+
+class Consumer(_Declared):
+    """An application that uses secrets. Paths are relative to the project's folder."""
+
+    name: Name
+    template: Path
+    format: Literal["yaml", "json", "toml", "ini", "dotenv", "properties"]
+    secrets: tuple[Name, ...]
+    target: Plugin
+    rings: dict[Ring, ConsumerRing]
+
+
+class Manifest(_Declared):
+    """All that one environment declares. ``order`` ranks environments: a lower one goes first."""
+
+    format: Literal[1] = FORMAT
+    environment: str
+    order: int
+    sources: str
+    pins: Path
+    keys: dict[str, Key] = {}
+    secrets: dict[Name, Secret] = {}
+    consumers: dict[Name, Consumer] = {}
+
+    @model_validator(mode="after")
+    def _names_resolve(self) -> Self:
+        for consumer in self.consumers.values():
+            for name in consumer.secrets:
+                if name not in self.secrets:
+                    raise ValueError(f"consumer {consumer.name} uses {name}, which no stack declares")
+        for secret in self.secrets.values():
+            if secret.key is not None and secret.key not in self.keys:
+                raise ValueError(f"secret {secret.name} uses the key {secret.key}, which no stack declares")
+        return self
+
+    def secret(self, name: str) -> Secret:
+        """Return the declaration of a secret, or raise :class:`UsageError` that lists what there is."""
+        try:
+            return self.secrets[name]
+        except KeyError:
+            known = ", ".join(sorted(self.secrets)[:5]) or "none"
+            raise UsageError(
+                f"no secret {name!r} is declared in {self.environment} (declared: {known})",
+                "Name a declared secret (`keyturn status` lists them), or declare it in stacks/ and run `cdktf synth`.",
+            ) from None
+
+    def consumers_of(self, secret: str) -> tuple[Consumer, ...]:
+        """The consumers that use a secret, by name."""
+        return tuple(c for _, c in sorted(self.consumers.items()) if secret in c.secrets)
+
+    def write(self, project: Path) -> Path:
+        """Write the manifest below ``project`` and return its path. The text is the same for the same declarations."""
+        path = manifest_path(project, self.environment)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        return path
+
+    @classmethod
+    def load(cls, project: Path, environment: str) -> Self:
+        """Read what synth wrote, and refuse it when the stacks have changed since (:class:`StaleManifest`)."""
+        path = manifest_path(project, environment)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            known = sorted(p.stem for p in path.parent.glob("*.json"))
+            if known:
+                raise UsageError(
+                    f"no environment {environment!r} is declared (declared: {', '.join(known)})",
+                    "Choose one with --environment, or declare it in stacks/environments.py and run `cdktf synth`.",
+                ) from None
+            raise DeclarationError("there is no manifest yet", "Run `cdktf synth` in the project's folder.") from None
+        try:
+            manifest = cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise DeclarationError(
+                f"the manifest {path.name} is not valid at {where or 'its top'}: {first['msg']}"
+            ) from error
+        if manifest.sources != digest_of_sources(project):
+            raise StaleManifest(f"the manifest of {environment} is older than the stacks")
+        return manifest
+
+
+def manifest_path(project: Path, environment: str) -> Path:
+    return project / FOLDER / f"{environment}.json"
+
+
+def digest_of_sources(project: Path) -> str:
+    """SHA-256 over the names and contents of what declares: main.py, stacks/ and modules/ (Python and schemas), and
+    the addresses of the embedded environment where there is one. Templates, pins and rendered files are not in it:
+    a rotation changes them."""
+    digest = hashlib.sha256()
+    for path in _sources(project):
+        digest.update(f"{path.relative_to(project).as_posix()}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _sources(project: Path) -> Iterable[Path]:
+    yield from filter(Path.is_file, (project / "main.py", project / ".keyturn" / "local" / "endpoints.json"))
+    for folder in ("stacks", "modules"):
+        yield from sorted(p for p in (project / folder).rglob("*.py") if "__pycache__" not in p.parts)
+    yield from sorted((project / "modules" / "schemas").glob("*.json"))

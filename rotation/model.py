@@ -1,0 +1,151 @@
+"""The words of a rotation as frozen values. No I/O happens here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from rotation.secret_value import SecretValue
+
+
+class Strategy(StrEnum):
+    """How the old and the new credential share time."""
+
+    ALTERNATING = "alternating"  # two principals in turn
+    OVERLAPPING = "overlapping"  # two keys of one principal
+    SINGLE = "single"  # in place: between install and deploy consumers hold a dead credential
+
+
+class Ring(StrEnum):
+    """A consumer's instances in the order in which they get a new generation."""
+
+    CANARY = "canary"
+    STABLE = "stable"
+
+
+class Acceptance(StrEnum):
+    """A target's answer to a credential. UNKNOWN means that it could not be asked, and never revokes anything."""
+
+    ACCEPTED = "accepted"
+    DENIED = "denied"
+    UNKNOWN = "unknown"
+
+
+class Health(StrEnum):
+    GOOD = "good"
+    BAD = "bad"
+    UNKNOWN = "unknown"
+
+
+class Act(StrEnum):
+    """What the engine can do next; each is idempotent."""
+
+    STAGE = "stage"  # put a new value in the store, marked pending
+    INSTALL = "install"  # make the target accept it
+    TEST = "test"  # log in with it and compare privileges
+    PIN = "pin"  # write the ring's pin and render its configuration
+    DEPLOY = "deploy"  # plan, guard and apply the configuration
+    PROMOTE = "promote"  # move the store's own current
+    REJECT = "reject"  # decide against the candidate, in the store, for every runner
+    RESTORE = "restore"  # single strategy: install the current value again
+    DISCARD = "discard"  # revoke the rejected candidate in the target, then drop it from the store
+    RETIRE = "retire"  # revoke the previous generation in the target, then drop it from the store
+
+
+class Rejection(StrEnum):
+    """Why a candidate was turned down."""
+
+    TARGET = "target"  # the target denied it time and again: replaced by a new generation
+    TEST = "test"  # it lacks privileges that the old one has
+    VERDICT = "verdict"  # a ring's signals were bad
+    PERSON = "person"  # `keyturn rollback`
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version in a store. ``generation`` is None when it is foreign: not made by keyturn.
+
+    ``revision`` counts the re-wraps of one generation's sealed value: the same plaintext, another envelope.
+    """
+
+    version_id: str
+    generation: int | None
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoreView:
+    """What a store says of one secret, without its values.
+
+    ``reference`` is the store's own address of the secret (an ARN, a path). ``rejected`` tells that the pending
+    version can no longer be promoted by anyone. ``highest`` is the highest generation seen here, 0 for none.
+    """
+
+    name: str
+    exists: bool = True
+    reference: str = ""
+    current: Version | None = None
+    pending: Version | None = None
+    previous: Version | None = None
+    rejected: bool = False
+    highest: int = 0
+    changed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """The value of one generation of one secret."""
+
+    secret: str
+    generation: int
+    value: SecretValue
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The health of one ring, and the observations that say so."""
+
+    health: Health
+    evidence: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, verdicts: Iterable[Verdict]) -> Verdict:
+        """Combine: one bad makes bad, else one unknown (or none at all) makes unknown, else good."""
+        seen = tuple(verdicts)
+        healths = {verdict.health for verdict in seen}
+        evidence = tuple(line for verdict in seen for line in verdict.evidence)
+        if Health.BAD in healths:
+            return cls(Health.BAD, evidence)
+        return cls(Health.GOOD if healths == {Health.GOOD} else Health.UNKNOWN, evidence)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """A target's own statistics on one principal.
+
+    ``sessions`` are open now, None where the target could not say. ``marker`` is an opaque counter that changes with
+    every use; two equal markers mean no use in between. None where the target keeps no such counter.
+    """
+
+    sessions: int | None
+    marker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RingView:
+    """One ring of one or more consumers of a secret, as observed.
+
+    ``pinned`` is what the pins file says, ``deployed`` what Terraform applied, ``running`` what the instances report;
+    None is "none" for the first two and "could not tell" for the third. ``since`` is when ``running`` was first
+    seen to equal the pin.
+    """
+
+    ring: Ring
+    pinned: int | None = None
+    deployed: int | None = None
+    running: int | None = None
+    since: datetime | None = None
+    pinned_at: datetime | None = None
+    verdict: Verdict = Verdict(Health.UNKNOWN)

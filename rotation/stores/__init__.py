@@ -1,0 +1,71 @@
+"""Secret stores: where the values live. Every file here is one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rotation.model import StoreView, Version
+from rotation.secret_value import SecretValue
+
+
+class SecretStore(ABC):
+    """The staging protocol. Names are the store's own names of secrets.
+
+    All methods raise :class:`~rotation.errors.Unavailable` when the store cannot be reached or is overloaded after
+    retries with jitter, :class:`~rotation.errors.Unauthorized` when it refuses the runner, and
+    :class:`~rotation.errors.StoreError` for any other refusal. Running any of them again is a no-op.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None: ...
+
+    @abstractmethod
+    def observe(self, names: Sequence[str]) -> dict[str, StoreView]:
+        """One view per name, in batches and without reading values; ``exists=False`` where there is no slot."""
+
+    @abstractmethod
+    def stage(self, name: str, generation: int, value: SecretValue) -> SecretValue:
+        """Put the value as this generation, pending, if the generation is not there yet; return the one that is.
+
+        Two runners that stage the same generation both get the winner's value. Raises
+        :class:`~rotation.errors.GenerationSpent` when that generation was there and has been dropped, and
+        :class:`~rotation.errors.LimitExceeded` before anything is sent when the store could not hold it.
+        """
+
+    @abstractmethod
+    def read(self, name: str, version: Version | None = None) -> SecretValue:
+        """The value of a version; of the current one by default. StoreError where there is none."""
+
+    @abstractmethod
+    def promote(self, name: str, generation: int, expected: Version | None) -> None:
+        """Make the pending generation current if ``expected`` still is, and read it back.
+
+        Raises :class:`~rotation.errors.Conflict` when something else is current, or when the generation was rejected.
+        """
+
+    @abstractmethod
+    def reject(self, name: str, generation: int) -> None:
+        """Decide against the pending generation: from now on no runner can promote it. It stays readable.
+
+        Raises :class:`~rotation.errors.Conflict` when someone is promoting it, or has.
+        """
+
+    @abstractmethod
+    def discard(self, name: str, generation: int) -> None:
+        """Drop a rejected or a previous generation. Never the current one (:class:`~rotation.errors.Conflict`)."""
+
+    @abstractmethod
+    def predict(self, name: str, generation: int) -> Version:
+        """The version that :meth:`stage` will make of a generation: known before it exists."""
+
+
+class Rewrapping(ABC):
+    """A store that can hold another envelope of a current generation's value."""
+
+    @abstractmethod
+    def rewrap(self, name: str, expected: Version, value: SecretValue) -> Version:
+        """Replace the current version by the next revision of the same generation, if ``expected`` still is current.
+
+        Only where nothing is pending and nothing previous is left (:class:`~rotation.errors.Conflict`).
+        """
