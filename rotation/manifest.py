@@ -1,4 +1,4 @@
-"""The contract between the stacks, which declare, and the rotation, which does. Synth writes it, every command reads it.
+"""The contract between the stacks, which declare, and the rotation, which acts. Synth writes it, commands read it.
 
 It holds no value, and no way to one but the names of secrets. ``sources`` is the digest of the files that declared it
 (:func:`digest_of_sources`): a manifest whose sources have changed since is refused as stale.

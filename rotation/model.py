@@ -149,3 +149,16 @@ class RingView:
     since: datetime | None = None
     pinned_at: datetime | None = None
     verdict: Verdict = Verdict(Health.UNKNOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a configuration template gets to know of one secret: where to read it, never what it is.
+
+    ``name`` is the store's own name, ``arn`` the store's full address of it (a path where there are no ARNs).
+    """
+
+    name: str
+    arn: str
+    version_id: str
+    generation: int
