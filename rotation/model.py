@@ -135,20 +135,24 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class RingView:
-    """One ring of one or more consumers of a secret, as observed.
+    """One ring of one consumer of a secret, as observed.
 
-    ``pinned`` is what the pins file says, ``deployed`` what Terraform applied, ``running`` what the instances report;
-    None is "none" for the first two and "could not tell" for the third. ``since`` is when ``running`` was first
-    seen to equal the pin.
+    ``pinned`` is the generation that the pins file names, ``deployed`` the one that was applied, ``running`` the one
+    that the instances report. None is "none" for the first two and "could not tell" for the third. ``since`` is when
+    ``running`` was first seen to equal the pin, ``behind_since`` when it was first seen not to, though deployed.
     """
 
+    consumer: str
     ring: Ring
     pinned: int | None = None
     deployed: int | None = None
     running: int | None = None
     since: datetime | None = None
-    pinned_at: datetime | None = None
+    behind_since: datetime | None = None
     verdict: Verdict = Verdict(Health.UNKNOWN)
+
+    def __str__(self) -> str:
+        return f"{self.consumer} ({self.ring})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,352 @@
+"""What a run leaves for the next one: leases, intents, notes and the audit trail, in one SQLite file.
+
+The journal saves work and keeps evidence. It is not what safety rests on: without it a run starts from what the store,
+the target and the deployment say. Every write is on disk (fsync) before the call returns. No value is ever written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import sqlite3
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rotation.errors import JournalError, LeaseHeld
+from rotation.model import Act, Ring
+
+LEASE = timedelta(seconds=60)
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS leases (
+    secret TEXT PRIMARY KEY, owner TEXT NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL, expires TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS rotations (
+    id INTEGER PRIMARY KEY, secret TEXT NOT NULL, goal INTEGER NOT NULL, carries INTEGER, reason TEXT NOT NULL,
+    opened TEXT NOT NULL, closed TEXT, outcome TEXT
+) STRICT;
+CREATE UNIQUE INDEX IF NOT EXISTS one_open_rotation ON rotations (secret) WHERE closed IS NULL;
+CREATE TABLE IF NOT EXISTS intents (
+    id INTEGER PRIMARY KEY, secret TEXT NOT NULL, generation INTEGER NOT NULL, act TEXT NOT NULL, ring TEXT,
+    at TEXT NOT NULL, ended TEXT, outcome TEXT
+) STRICT;
+CREATE INDEX IF NOT EXISTS intents_by_secret ON intents (secret, generation, act);
+CREATE TABLE IF NOT EXISTS notes (
+    secret TEXT NOT NULL, topic TEXT NOT NULL, generation INTEGER NOT NULL, at TEXT NOT NULL, detail TEXT NOT NULL,
+    PRIMARY KEY (secret, topic)
+) STRICT;
+CREATE TABLE IF NOT EXISTS audit (
+    sequence INTEGER PRIMARY KEY, at TEXT NOT NULL, secret TEXT NOT NULL, generation INTEGER NOT NULL,
+    event TEXT NOT NULL, detail TEXT NOT NULL, previous TEXT NOT NULL, hash TEXT NOT NULL
+) STRICT;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """A rotation that was asked for: done when ``goal`` is current. ``carries`` is the generation whose value it
+    brings back, for a rollback after promotion."""
+
+    secret: str
+    goal: int
+    reason: str
+    opened: datetime
+    carries: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something first seen at ``at`` about one generation."""
+
+    generation: int
+    at: datetime
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the audit trail. ``hash`` covers the line and the hash of the line before it (``previous``)."""
+
+    sequence: int
+    at: str
+    secret: str
+    generation: int
+    event: str
+    detail: str
+    previous: str
+    hash: str
+
+    def digest(self) -> str:
+        covered = {key: value for key, value in asdict(self).items() if key != "hash"}
+        return hashlib.sha256(json.dumps(covered, sort_keys=True).encode()).hexdigest()
+
+
+class Journal:
+    """Open (and make) the journal at ``path``. Safe for the threads of one runner, and for several runners."""
+
+    def __init__(self, path: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._clock = clock
+        self._lock = threading.RLock()
+        self.owner = str(uuid.uuid4())
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._database = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = FULL")
+            self._database.executescript(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise JournalError(f"the journal {path} cannot be opened: {error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        with self._lock:
+            self._database.close()
+
+    # Leases
+
+    @contextmanager
+    def lease(self, secrets: Sequence[str]) -> Iterator[None]:
+        """Hold these secrets, all or none, and keep them held until the block ends. LeaseHeld names who has one."""
+        self._take(secrets)
+        stop = threading.Event()
+        keeper = threading.Thread(target=self._keep, args=(secrets, stop), name="lease", daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            keeper.join()
+            with self._write() as database:
+                database.executemany(
+                    "DELETE FROM leases WHERE secret = ? AND owner = ?", [(secret, self.owner) for secret in secrets]
+                )
+
+    def _take(self, secrets: Sequence[str]) -> None:
+        now = self._clock()
+        with self._write() as database:
+            for secret in sorted(secrets):
+                row = database.execute(
+                    "SELECT owner, host, pid, expires FROM leases WHERE secret = ?", (secret,)
+                ).fetchone()
+                if row is not None:
+                    owner, host, pid, expires = row
+                    if owner != self.owner and datetime.fromisoformat(expires) > now and not _died(host, pid):
+                        raise LeaseHeld(f"another runner (process {pid} on {host}) works on {secret} until {expires}")
+                database.execute(
+                    "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?)",
+                    (secret, self.owner, socket.gethostname(), os.getpid(), (now + LEASE).isoformat()),
+                )
+
+    def _keep(self, secrets: Sequence[str], stop: threading.Event) -> None:
+        while not stop.wait(LEASE.total_seconds() / 4):
+            expires = (self._clock() + LEASE).isoformat()
+            with self._write() as database:
+                database.executemany(
+                    "UPDATE leases SET expires = ? WHERE secret = ? AND owner = ?",
+                    [(expires, secret, self.owner) for secret in secrets],
+                )
+
+    # Rotations
+
+    def open_rotation(self, secret: str, goal: int, reason: str, carries: int | None = None) -> Rotation:
+        """Record what was asked for; the rotation that is already open, if there is one, goes on instead."""
+        with self._write() as database:
+            standing = self.rotation(secret)
+            if standing is not None:
+                return standing
+            opened = self._clock()
+            database.execute(
+                "INSERT INTO rotations (secret, goal, carries, reason, opened) VALUES (?, ?, ?, ?, ?)",
+                (secret, goal, carries, reason, opened.isoformat()),
+            )
+            self._append(database, secret, goal, "opened", reason)
+            return Rotation(secret, goal, reason, opened, carries)
+
+    def rotation(self, secret: str) -> Rotation | None:
+        """The open rotation of a secret."""
+        row = self._one(
+            "SELECT goal, reason, opened, carries FROM rotations WHERE secret = ? AND closed IS NULL", (secret,)
+        )
+        if row is None:
+            return None
+        goal, reason, opened, carries = row
+        return Rotation(secret, goal, reason, datetime.fromisoformat(opened), carries)
+
+    def open_rotations(self) -> tuple[str, ...]:
+        """The secrets that have an open rotation."""
+        return tuple(row[0] for row in self._all("SELECT secret FROM rotations WHERE closed IS NULL ORDER BY secret"))
+
+    def close_rotation(self, secret: str, generation: int, outcome: str, detail: str) -> None:
+        """End the open rotation, and say in the audit trail how. Without an open one only the trail is written."""
+        with self._write() as database:
+            database.execute(
+                "UPDATE rotations SET closed = ?, outcome = ? WHERE secret = ? AND closed IS NULL",
+                (self._clock().isoformat(), outcome, secret),
+            )
+            self._append(database, secret, generation, outcome, detail)
+
+    # Intents
+
+    def intend(self, secret: str, generation: int, act: Act, ring: Ring | None = None) -> int:
+        """Put on disk what is about to be done. Returns the intent's number for :meth:`settle`."""
+        with self._write() as database:
+            cursor = database.execute(
+                "INSERT INTO intents (secret, generation, act, ring, at) VALUES (?, ?, ?, ?, ?)",
+                (secret, generation, act, ring, self._clock().isoformat()),
+            )
+            return int(cursor.lastrowid or 0)
+
+    def settle(self, intent: int, outcome: str, detail: str = "") -> None:
+        """Record how an intent ended, in the audit trail too."""
+        with self._write() as database:
+            secret, generation, act, ring = database.execute(
+                "UPDATE intents SET ended = ?, outcome = ? WHERE id = ? RETURNING secret, generation, act, ring",
+                (self._clock().isoformat(), outcome, intent),
+            ).fetchone()
+            event = f"{act} {ring}" if ring else act
+            self._append(database, secret, generation, event, detail if outcome == "done" else f"{outcome}: {detail}")
+
+    def count(self, secret: str, generation: int, act: Act) -> int:
+        """How many times this act was done on this generation."""
+        row = self._one(
+            "SELECT count(*) FROM intents WHERE secret = ? AND generation = ? AND act = ? AND outcome = 'done'",
+            (secret, generation, act),
+        )
+        return int(row[0]) if row else 0
+
+    def highest(self, secret: str) -> int:
+        """The highest generation that was ever to be staged, 0 for none."""
+        row = self._one("SELECT max(generation) FROM intents WHERE secret = ? AND act = 'stage'", (secret,))
+        spent = self.notes(secret).get("spent")
+        return max(int(row[0] or 0) if row else 0, spent.generation if spent else 0)
+
+    def unfinished(self, secret: str) -> tuple[str, ...]:
+        """The acts that a dead run had begun and not ended, oldest first."""
+        rows = self._all(
+            "SELECT act, generation, at FROM intents WHERE secret = ? AND ended IS NULL ORDER BY id", (secret,)
+        )
+        return tuple(f"{act} of generation {generation} begun at {at}" for act, generation, at in rows)
+
+    def write_off(self, secret: str) -> None:
+        """Mark what a dead run had begun as interrupted: from now on only what is observed counts."""
+        with self._write() as database:
+            database.execute(
+                "UPDATE intents SET ended = ?, outcome = 'interrupted' WHERE secret = ? AND ended IS NULL",
+                (self._clock().isoformat(), secret),
+            )
+
+    # Notes
+
+    def note(self, secret: str, topic: str, generation: int, detail: str = "") -> Note:
+        """Remember something about a generation, with the time; the last note on a topic replaces the one before."""
+        note = Note(generation, self._clock(), detail)
+        with self._write() as database:
+            database.execute(
+                "INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?, ?)",
+                (secret, topic, generation, note.at.isoformat(), detail),
+            )
+        return note
+
+    def first_noted(self, secret: str, topic: str, generation: int) -> Note:
+        """The note on this topic and generation, made now if there is none yet."""
+        standing = self.notes(secret).get(topic)
+        if standing is not None and standing.generation == generation:
+            return standing
+        return self.note(secret, topic, generation)
+
+    def forget(self, secret: str, topic: str) -> None:
+        with self._write() as database:
+            database.execute("DELETE FROM notes WHERE secret = ? AND topic = ?", (secret, topic))
+
+    def notes(self, secret: str) -> dict[str, Note]:
+        rows = self._all("SELECT topic, generation, at, detail FROM notes WHERE secret = ?", (secret,))
+        return {topic: Note(generation, datetime.fromisoformat(at), detail) for topic, generation, at, detail in rows}
+
+    # Audit
+
+    def audit(self, secret: str, generation: int, event: str, detail: str = "") -> None:
+        with self._write() as database:
+            self._append(database, secret, generation, event, detail)
+
+    def trail(self, secret: str | None = None) -> tuple[Entry, ...]:
+        """The audit trail, oldest first, after its hashes were verified over the whole of it."""
+        entries = [Entry(*row) for row in self._all("SELECT * FROM audit ORDER BY sequence")]
+        previous = ""
+        for entry in entries:
+            if entry.previous != previous or entry.hash != entry.digest():
+                raise JournalError(
+                    f"the audit trail was changed at line {entry.sequence}",
+                    "Keep the file as evidence and restore the journal from a copy; keyturn can go on with a new one.",
+                )
+            previous = entry.hash
+        return tuple(entry for entry in entries if secret in (None, entry.secret))
+
+    def _append(self, database: sqlite3.Connection, secret: str, generation: int, event: str, detail: str) -> None:
+        last = database.execute("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1").fetchone()
+        sequence, previous = (last[0] + 1, last[1]) if last else (1, "")
+        at = self._clock().isoformat()
+        entry = Entry(sequence, at, secret, generation, str(event), detail, previous, hash="")
+        database.execute(
+            "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (sequence, at, secret, generation, str(event), detail, previous, entry.digest()),
+        )
+
+    # SQLite
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, on disk when the block ends; inside another one it is part of it."""
+        with self._lock:
+            outermost = not self._database.in_transaction
+            try:
+                if outermost:
+                    self._database.execute("BEGIN IMMEDIATE")
+                yield self._database
+                if outermost:
+                    self._database.execute("COMMIT")
+            except BaseException as error:
+                if outermost and self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    raise JournalError(f"the journal cannot be written: {error}") from error
+                raise
+
+    def _all(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        with self._lock:
+            try:
+                return self._database.execute(query, parameters).fetchall()
+            except sqlite3.Error as error:
+                raise JournalError(f"the journal cannot be read: {error}") from error
+
+    def _one(self, query: str, parameters: Sequence[object] = ()) -> tuple[Any, ...] | None:
+        rows = self._all(query, parameters)
+        return rows[0] if rows else None
+
+
+def _died(host: str, pid: int) -> bool:
+    """Whether the process that held a lease is gone: known only on this host."""
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
