@@ -1,0 +1,1 @@
+"""The embedded environment: real servers on this machine, for the demo and the tests."""

@@ -1,0 +1,205 @@
+"""The AWS API of the embedded environment: moto's server with a Secrets Manager and a KMS that behave as documented.
+
+``python -m rotation.local.aws_api --port 4566 --folder DIR`` serves on 127.0.0.1 until SIGTERM or SIGINT, and prints
+its URL once it listens (``--port 0`` takes a free one). State is kept in DIR. Besides AWS's own API it answers:
+
+- ``GET /keyturn/ready``
+- ``GET /keyturn/calls`` ``{"secretsmanager.PutSecretValue": 3, …}``; ``DELETE`` sets the counts to zero
+- ``POST /keyturn/faults`` a :class:`~rotation.local.aws_faults.Fault` as JSON; ``DELETE`` drops those still to come
+- ``PUT /keyturn/settings`` :class:`Settings` as JSON
+- ``DELETE /keyturn/state`` forgets all data
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
+from werkzeug.test import run_wsgi_app
+from werkzeug.wrappers import Request, Response
+
+from rotation.errors import KeyturnError
+from rotation.local import aws_kms, aws_secrets_manager
+from rotation.local.aws_faults import Fault, Faults, Kind, refusal
+from rotation.local.aws_secrets_manager import DocumentedSecretsManager
+from rotation.local.aws_snapshot import Snapshot
+from rotation.local.aws_wire import Call, clock_error, error, json_answer, read_call
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+_log = logging.getLogger("aws_api")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """``clock_offset_seconds`` moves the server's clock: its Date header, and which signatures it takes for expired.
+
+    ``first_version_is_current``: see :class:`~rotation.local.aws_secrets_manager.DocumentedSecretsManager`.
+    """
+
+    clock_offset_seconds: float = 0.0
+    first_version_is_current: bool = False
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=self.clock_offset_seconds)
+
+
+class Application:
+    """WSGI: counts a call, misbehaves on demand, lets moto answer, and saves what changed before it replies."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._snapshot = snapshot
+        self._faults = Faults()
+        self.settings = Settings()
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"].startswith("/keyturn/"):
+            return self._control(Request(environ))(environ, start_response)
+        started = time.monotonic()
+        call = read_call(environ)
+        answer = self._answer(call, environ)
+        _log.info("%s %s %.0f ms", call, answer.status_code, (time.monotonic() - started) * 1000)
+        return answer(environ, start_response)
+
+    def _answer(self, call: Call, environ: WSGIEnvironment) -> Response:
+        fault = self._faults.count(call)
+        if fault and (refused := refusal(fault.kind, call)):
+            return refused
+        if fault and fault.kind is Kind.DROP:
+            _drop_connection(call, environ)
+        if fault and fault.kind is Kind.DELAY:
+            time.sleep(fault.seconds)
+        answer = clock_error(call, self.settings.now()) or self._apply(call, environ)
+        if fault and fault.kind is Kind.LOST_REPLY:
+            _drop_connection(call, environ)
+        return answer
+
+    def _apply(self, call: Call, environ: WSGIEnvironment) -> Response:
+        """Let moto answer. One request at a time: its backends are plain objects that know of no threads."""
+        with self._snapshot.applying:
+            answer = self._ask_moto(call, environ)
+            ticket = self._snapshot.applied(call.service) if call.changes else None
+        if ticket is not None:
+            self._snapshot.save(call.service, ticket)
+        return answer
+
+    def _ask_moto(self, call: Call, environ: WSGIEnvironment) -> Response:
+        try:
+            body, status, headers = run_wsgi_app(self._moto, environ, buffered=True)
+        except NotImplementedError:
+            return error(call.service, 501, "NotImplemented", f"{call} is not part of the embedded AWS API")
+        except Exception as problem:  # noqa: BLE001 - whatever moto stumbles over, the server goes on
+            frames = "".join(traceback.format_tb(problem.__traceback__)[-4:])  # no message: it may quote a value
+            _log.error("%s failed with %s\n%s", call, type(problem).__name__, frames)
+            return error(call.service, 500, "InternalFailure", f"{call} failed with {type(problem).__name__}")
+        return Response(b"".join(body), status, headers)
+
+    def _control(self, request: Request) -> Response:
+        try:
+            return self._control_answer(f"{request.method} {request.path.removeprefix('/keyturn/')}", request)
+        except (ValueError, TypeError) as problem:
+            return json_answer({"error": str(problem)}, 400)
+
+    def _control_answer(self, asked: str, request: Request) -> Response:
+        match asked:
+            case "GET ready":
+                return json_answer({"ready": True})
+            case "GET calls":
+                return json_answer(self._faults.calls())
+            case "DELETE calls":
+                self._faults.forget_calls()
+            case "POST faults":
+                self._faults.add(Fault.from_json(json.loads(request.data)))
+            case "DELETE faults":
+                self._faults.clear()
+            case "PUT settings":
+                self._set(Settings(**json.loads(request.data)))
+            case "DELETE state":
+                self._snapshot.forget()
+            case _:
+                return json_answer({"error": f"there is no {asked}"}, 404)
+        return json_answer({})
+
+    def _set(self, settings: Settings) -> None:
+        self.settings = settings
+        DocumentedSecretsManager.first_version_is_current = settings.first_version_is_current
+
+
+def _drop_connection(call: Call, environ: WSGIEnvironment) -> NoReturn:
+    _log.info("%s: connection dropped on demand", call)
+    environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+    raise ConnectionAbortedError("dropped on demand")
+
+
+def _handler(application: Application) -> type[MotoRequestHandler]:
+    class Handler(MotoRequestHandler):
+        """Shows the server's own clock, and leaves the log to the application: paths may hold what is private."""
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            moment = application.settings.now().timestamp() if timestamp is None else timestamp
+            return super().date_time_string(moment)
+
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+            pass
+
+    return Handler
+
+
+def serve(port: int, folder: Path) -> None:
+    """Serve until SIGTERM or SIGINT. Port 0 takes a free one; the URL is printed once the server listens.
+
+    Raises :class:`~rotation.errors.LocalError` for state that cannot be read, OSError for a port that is taken.
+    """
+    aws_secrets_manager.install()
+    aws_kms.install()
+    snapshot = Snapshot(folder)
+    snapshot.load()
+    application = Application(snapshot)
+    server = make_server("127.0.0.1", port, application, threaded=True, request_handler=_handler(application))
+
+    def stop(*_: Any) -> None:
+        threading.Thread(target=server.shutdown).start()  # it waits for serve_forever, which this thread is in
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    sys.stdout.write(f"http://127.0.0.1:{server.server_port}\n")
+    sys.stdout.flush()
+    server.serve_forever(poll_interval=0.1)
+    server.server_close()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m rotation.local.aws_api", description="Serve an AWS API locally.")
+    parser.add_argument("--port", type=int, required=True, help="0 for a free one, which is printed")
+    parser.add_argument("--folder", type=Path, required=True, help="where the state is kept")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
+    try:
+        serve(options.port, options.folder)
+    except KeyturnError as problem:
+        _log.error("%s %s", problem, problem.remedy)
+        return 1
+    except OSError as problem:
+        _log.error("cannot serve on 127.0.0.1:%s from %s: %s", options.port, options.folder, problem.strerror)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
