@@ -95,11 +95,12 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Wait:
     """Nothing can be done now. ``until`` is when to look again at the latest, None where only a look will tell.
-    ``outside`` tells that somebody else has to act."""
+    ``outside`` tells that somebody else has to act, ``surely`` that nothing can change before ``until``."""
 
     reason: str
     until: datetime | None = None
     outside: bool = False
+    surely: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,7 +324,7 @@ def _in_use(spec: Secret, seen: Observation, previous: int, current: int, now: d
         return Wait(f"generation {previous} is kept: it has {seen.usage.sessions} open sessions")
     quiet_from = max(filter(None, (seen.promoted_at, seen.last_used)), default=now)
     if now < quiet_from + spec.grace:
-        return Wait(f"generation {previous} is kept through its grace window", quiet_from + spec.grace)
+        return Wait(f"generation {previous} is kept through its grace window", quiet_from + spec.grace, surely=True)
     return None
 
 

@@ -138,6 +138,12 @@ class Manifest(_Declared):
         """The consumers that use a secret, by name."""
         return tuple(c for _, c in sorted(self.consumers.items()) if secret in c.secrets)
 
+    def neighbours(self, secrets: Iterable[str]) -> tuple[Secret, ...]:
+        """These secrets, and those that share a consumer with one of them."""
+        names = set(secrets)
+        sharing = (set(c.secrets) for c in self.consumers.values() if not names.isdisjoint(c.secrets))
+        return tuple(self.secrets[name] for name in sorted(names.union(*sharing)))
+
     def write(self, project: Path) -> Path:
         """Write the manifest below ``project`` and return its path. The text is the same for the same declarations."""
         path = manifest_path(project, self.environment)

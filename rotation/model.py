@@ -61,6 +61,7 @@ class Rejection(StrEnum):
     TEST = "test"  # it lacks privileges that the old one has
     VERDICT = "verdict"  # a ring's signals were bad
     PERSON = "person"  # `keyturn rollback`
+    UNRECORDED = "unrecorded"  # by a run whose journal is lost
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,18 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from typing import TypeVar
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
+from rotation.credentials import CredentialKind
 from rotation.errors import DeclarationError, UsageError
+from rotation.keys import KeyService
+from rotation.manifest import Consumer, ConsumerRing, Key, Manifest, Plugin, Secret
+from rotation.signals import Signal
+from rotation.stores import SecretStore
+from rotation.targets import DeployTarget
 
 Family = TypeVar("Family")
 
@@ -38,3 +47,45 @@ def load(family: type[Family], kind: str) -> type[Family]:
         and not inspect.isabstract(value)
     )
     return found
+
+
+class Plugins:
+    """The plugin objects that one environment's declarations ask for, each made once."""
+
+    def __init__(self, project: Path, manifest: Manifest) -> None:
+        self._project = project
+        self._manifest = manifest
+        self._made: dict[tuple[str, str], Any] = {}
+        self._lock = threading.Lock()
+
+    def store(self, secret: Secret) -> SecretStore:
+        return self._once(SecretStore, secret.store, lambda found: found(secret.store.options))
+
+    def kind(self, secret: Secret) -> CredentialKind:
+        """The kind of one secret; it may read the current values of other secrets in the same store."""
+        made: CredentialKind = load(CredentialKind, secret.credential.kind)(
+            secret.credential.options, secret.strategy, self.store(secret).read
+        )
+        return made
+
+    def keys(self, key: Key) -> KeyService:
+        return self._once(KeyService, key.service, lambda found: found(key.service.options))
+
+    def target(self, consumer: Consumer) -> DeployTarget:
+        return self._once(
+            DeployTarget, consumer.target, lambda found: found(consumer.target.options, self._project, self._manifest)
+        )
+
+    def signals(self, ring: ConsumerRing) -> tuple[Signal, ...]:
+        return tuple(self._signal(plugin) for plugin in ring.signals)
+
+    def _signal(self, plugin: Plugin) -> Signal:
+        return self._once(Signal, plugin, lambda found: found(plugin.options))
+
+    def _once(self, family: type[Family], plugin: Plugin, make: Callable[[type[Family]], Family]) -> Family:
+        key = (family.__name__, plugin.model_dump_json())
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = make(load(family, plugin.kind))
+            made: Family = self._made[key]
+            return made

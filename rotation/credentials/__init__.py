@@ -59,3 +59,12 @@ class ComparesPrivileges(ABC):
     @abstractmethod
     def missing(self, old: Credential, new: Credential) -> tuple[str, ...]:
         """What ``old`` may do and ``new`` may not, each as a readable line; empty when nothing is missing."""
+
+
+class HasAdministrator(ABC):
+    """A kind that acts on its target as somebody with more rights than the credential itself."""
+
+    @abstractmethod
+    def probe(self) -> None:
+        """Raise Unavailable or Unauthorized when the target cannot be reached or refuses the administrator. Changes
+        nothing."""

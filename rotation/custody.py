@@ -1,0 +1,46 @@
+"""The one place where values go to and from a store: sealed ones are sealed on the way in and opened on the way out."""
+
+from __future__ import annotations
+
+from rotation.errors import DeclarationError
+from rotation.keys import KeyService
+from rotation.manifest import Manifest, Secret
+from rotation.model import Credential, Version
+from rotation.plugins import Plugins
+from rotation.sealing import is_sealed, seal, unseal
+from rotation.secret_value import SecretValue
+
+
+class Custody:
+    """Credentials of one environment's secrets, in clear in memory only."""
+
+    def __init__(self, manifest: Manifest, plugins: Plugins) -> None:
+        self._manifest = manifest
+        self._plugins = plugins
+
+    def read(self, secret: Secret, version: Version) -> Credential:
+        """The credential that a version holds; a foreign version counts as generation 0."""
+        return self._open(secret, version.generation or 0, self._plugins.store(secret).read(secret.stored_as, version))
+
+    def stage(self, secret: Secret, generation: int, value: SecretValue) -> Credential:
+        """Put a value in the store as this generation, pending, and return the credential that is there now: another
+        runner's, if that one was first."""
+        stored = value
+        if secret.sealed:
+            key, service = self._key(secret)
+            stored = seal(value, name=secret.stored_as, generation=generation, key=key, service=service)
+        winner = self._plugins.store(secret).stage(secret.stored_as, generation, stored)
+        return self._open(secret, generation, winner)
+
+    def _open(self, secret: Secret, generation: int, stored: SecretValue) -> Credential:
+        if not is_sealed(stored):
+            return Credential(secret.name, generation, stored)
+        _, service = self._key(secret)
+        value = unseal(stored, name=secret.stored_as, generation=generation, service=service)
+        return Credential(secret.name, generation, value)
+
+    def _key(self, secret: Secret) -> tuple[str, KeyService]:
+        if secret.key is None:
+            raise DeclarationError(f"the value of {secret.name} is sealed, and it declares no key")
+        key = self._manifest.keys[secret.key]
+        return key.reference, self._plugins.keys(key)

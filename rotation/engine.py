@@ -1,0 +1,381 @@
+"""Reconcile: look, decide, put the intent on disk, act, look again, until each secret is done, waits or is blocked.
+
+Every pass starts from what is observed. The engine may be killed anywhere: the next run, with this journal or with
+none, goes on from what is there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+
+from rotation.acts import Acts
+from rotation.credentials import HasAdministrator
+from rotation.custody import Custody
+from rotation.decide import Blocked, Decision, Done, Ending, Observation, Step, Wait, decide
+from rotation.errors import Conflict, KeyturnError, StoreError, Unavailable
+from rotation.journal import Journal
+from rotation.manifest import Manifest, Secret
+from rotation.model import Acceptance, Act, Rejection, Ring, StoreView
+from rotation.observer import Observer, Scene
+from rotation.plugins import Plugins
+from rotation.preflight import preflight
+from rotation.rollout import Move, Rollout
+
+PHASES = ("stage", "install", "test", "canary", "observe", "deploy", "promote", "retire")
+MOST_TRIES = 5  # of one step in one run: more means that it has no effect, or that two runners fight over it
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 10.0  # seconds between two looks while nothing can be done
+
+
+class Purpose(StrEnum):
+    """What a run is for."""
+
+    ROTATE = "rotate"  # start a rotation, or go on with the one that is in flight
+    RESUME = "resume"  # go on with what is in flight, start nothing
+    ROLL_BACK = "roll back"  # take the candidate back; after promotion, bring the previous value back
+    RETIRE = "retire"  # retire the previous generation, and nothing else
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a run is to do.
+
+    ``initialize`` allows a secret's first value. ``outside`` leaves deployments to somebody else. ``until`` names the
+    last of :data:`PHASES` to go through. ``wait`` is for how long to stay for what only time brings.
+    """
+
+    purpose: Purpose = Purpose.ROTATE
+    initialize: bool = False
+    outside: bool = False
+    until: str | None = None
+    reason: str = "asked for"
+    wait: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a run's timeline."""
+
+    at: datetime
+    secret: str
+    what: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a run left one secret: a final decision, or the error that ended its part."""
+
+    secret: str
+    decision: Done | Wait | Blocked | None = None
+    error: KeyturnError | None = None
+
+
+def _silent(event: Event) -> None:
+    del event
+
+
+@dataclass(slots=True)
+class Engine:
+    """One runner on one environment. ``say`` hears every event; ``sleep`` and ``clock`` are the world's."""
+
+    project: Path
+    manifest: Manifest
+    plugins: Plugins
+    journal: Journal
+    say: Callable[[Event], None] = _silent
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    sleep: Callable[[float], None] = time.sleep
+    workers: int = 8
+    custody: Custody = field(init=False)
+    observer: Observer = field(init=False)
+    acts: Acts = field(init=False)
+    rollout: Rollout = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.custody = Custody(self.manifest, self.plugins)
+        self.observer = Observer(self.manifest, self.plugins, self.custody, self.journal, self.clock)
+        self.acts = Acts(self.plugins, self.custody, self.journal)
+        self.rollout = Rollout(self.project, self.manifest, self.plugins)
+
+    def run(self, names: Sequence[str], request: Request) -> dict[str, Result]:
+        """Work on these secrets side by side until each is done, waits or is blocked.
+
+        What concerns all of them (a lease that another runner holds, a store that does not answer, pins that are
+        wrong) is raised; what concerns one is its result.
+        """
+        with self.journal.lease(names), ThreadPoolExecutor(self.workers) as executor:
+            return _Run(self, names, request, executor).finish()
+
+
+class _Run:
+    """One call of :meth:`Engine.run`."""
+
+    def __init__(self, engine: Engine, names: Sequence[str], request: Request, executor: ThreadPoolExecutor) -> None:
+        self._engine = engine
+        self._journal = engine.journal
+        self._request = request
+        self._executor = executor
+        self._live = {name: engine.manifest.secret(name) for name in names}
+        self._results: dict[str, Result] = {}
+        self._tries: Counter[tuple[str, Step]] = Counter()
+        self._deployed = engine.observer.deployed(self._live.values())
+        self._ends = engine.clock() + request.wait
+        self._pause = SHORTEST_PAUSE
+        self._said: dict[str, str] = {}
+
+    def finish(self) -> dict[str, Result]:
+        self._begin()
+        while self._live:
+            scene = self._scene()
+            seen = self._look(scene)
+            decisions = self._decide(seen)
+            steps = {name: step for name, step in decisions.items() if isinstance(step, Step)}
+            waits = {name: wait for name, wait in decisions.items() if isinstance(wait, Wait)}
+            for name, decision in decisions.items():
+                if isinstance(decision, Done | Blocked):
+                    self._end(name, seen[name], decision)
+            steps = {name: step for name, step in steps.items() if self._may_try(name, step, seen[name])}
+            if steps:
+                self._act(scene, seen, steps)
+                self._pause = SHORTEST_PAUSE
+            elif waits and not self._stay(waits):
+                for name, wait in waits.items():
+                    self._leave(name, wait)
+        return self._results
+
+    # Beginning
+
+    def _begin(self) -> None:
+        """Say what a dead run left, refuse what cannot be started, and open what is asked for."""
+        scene = self._scene()
+        for name, secret in self._live.items():
+            view = scene.stored[name]
+            preflight(secret, view, initialize=self._request.initialize)
+            for act in self._journal.unfinished(name):
+                self._say(name, "resumes", f"an earlier run died in: {act}")
+            self._journal.write_off(name)
+            self._open(secret, view)
+
+    def _open(self, secret: Secret, view: StoreView) -> None:
+        candidate = candidate_of(view)
+        if candidate is not None and view.rejected and _turned_down(self._journal, secret.name) != candidate:
+            self._journal.note(secret.name, "rejected", candidate, Rejection.UNRECORDED)
+        purpose, reason = self._request.purpose, self._request.reason
+        if candidate is not None and purpose is not Purpose.RETIRE:
+            self._journal.open_rotation(secret.name, candidate, reason)
+        following = max(view.highest, self._journal.highest(secret.name)) + 1
+        if candidate is None and purpose is Purpose.ROTATE:
+            self._probe(secret, view)
+            self._journal.open_rotation(secret.name, following, reason)
+        elif candidate is None and purpose is Purpose.ROLL_BACK:
+            self._journal.open_rotation(secret.name, following, reason, carries=previous_of(secret, view))
+
+    def _probe(self, secret: Secret, view: StoreView) -> None:
+        """Before anything is changed: the target must answer, and must let the administrator in."""
+        kind = self._engine.plugins.kind(secret)
+        if isinstance(kind, HasAdministrator):
+            kind.probe()
+        if view.current is not None:
+            answer = kind.check(self._engine.custody.read(secret, view.current))
+            if answer is Acceptance.UNKNOWN:
+                raise Unavailable(f"the target of {secret.name} cannot be asked whether it accepts the current value")
+
+    # Looking and deciding
+
+    def _scene(self) -> Scene:
+        """The stores are asked for the neighbours too: secrets that share a consumer share its configuration."""
+        pins = self._engine.rollout.pins()
+        stored = self._engine.observer.stored(self._engine.manifest.neighbours(self._live))
+        self._engine.rollout.check(pins, stored)
+        return Scene(stored, pins, self._deployed)
+
+    def _look(self, scene: Scene) -> dict[str, Observation]:
+        retire = self._request.purpose is Purpose.RETIRE
+        looks = self._engine.observer.look(
+            self._live.values(), scene, self._executor, retire=retire, outside=self._request.outside
+        )
+        for name, look in looks.items():
+            if isinstance(look, KeyturnError):
+                self._fail(name, look)
+        return {name: look for name, look in looks.items() if isinstance(look, Observation)}
+
+    def _decide(self, seen: Mapping[str, Observation]) -> dict[str, Decision]:
+        now = self._engine.clock()
+        return {name: self._within(decide(self._live[name], look, now), look) for name, look in seen.items()}
+
+    def _within(self, decision: Decision, seen: Observation) -> Decision:
+        """A decision, or the wait that stands for it where the request goes less far."""
+        if self._request.purpose is Purpose.ROLL_BACK and _undecided(seen) and not seen.carries:
+            candidate = candidate_of(seen.store)
+            return Step(Act.REJECT, candidate, self._request.reason, rejection=Rejection.PERSON)
+        if self._request.purpose is Purpose.RETIRE and isinstance(decision, Step) and decision.act is not Act.RETIRE:
+            return Wait("a rotation is in flight: finish it with `keyturn rotate`", outside=True)
+        last = self._request.until
+        if last is None or isinstance(decision, Done | Blocked):
+            return decision
+        phase = _phase(decision)
+        if phase is not None and PHASES.index(phase) > PHASES.index(last):
+            return Wait(f"it was to go as far as {last}", outside=True)
+        return decision
+
+    # Acting
+
+    def _act(self, scene: Scene, seen: Mapping[str, Observation], steps: Mapping[str, Step]) -> None:
+        alone = {name: step for name, step in steps.items() if step.act not in (Act.PIN, Act.DEPLOY)}
+        list(self._executor.map(lambda name: self._perform(name, seen[name], alone[name]), alone))
+        pins = {name: step for name, step in steps.items() if step.act is Act.PIN}
+        deploys = {name: step for name, step in steps.items() if step.act is Act.DEPLOY}
+        if pins:
+            moves = [Move(name, _ring(step), step.generation) for name, step in pins.items()]
+            self._together(seen, pins, lambda: self._engine.rollout.pin(moves, scene.stored))
+        elif deploys:
+            places = [
+                place for name, step in deploys.items() for place in self._engine.rollout.places(name, _ring(step))
+            ]
+            self._together(seen, deploys, lambda: self._engine.rollout.deploy(places, scene.stored))
+            self._deployed = self._engine.observer.deployed(self._live.values()) if self._live else {}
+
+    def _may_try(self, name: str, step: Step, seen: Observation) -> bool:
+        self._tries[name, step] += 1
+        if self._tries[name, step] <= MOST_TRIES:
+            return True
+        error = KeyturnError(
+            f"{step.act} of generation {step.generation} of {name} was done {MOST_TRIES} times and shows no effect",
+            "See whether another runner works against this one; then run the command again: it resumes.",
+        )
+        self._fail(name, error, seen)
+        return False
+
+    def _perform(self, name: str, seen: Observation, step: Step) -> None:
+        intent = self._intend(name, step)
+        try:
+            detail = self._engine.acts.perform(self._live[name], seen, step)
+        except Conflict as conflict:
+            self._journal.settle(intent, "overtaken", str(conflict))
+            self._say(name, "overtaken", str(conflict))
+        except KeyturnError as error:
+            self._journal.settle(intent, "failed", str(error))
+            self._fail(name, error, seen)
+        else:
+            self._settle(intent, name, step, detail)
+
+    def _together(self, seen: Mapping[str, Observation], steps: Mapping[str, Step], act: Callable[[], str]) -> None:
+        """Pins and deployments of several secrets are one write and one apply."""
+        intents = {name: self._intend(name, step) for name, step in steps.items()}
+        try:
+            detail = act()
+        except KeyturnError as error:
+            for name, intent in intents.items():
+                self._journal.settle(intent, "failed", str(error))
+                self._fail(name, error, seen[name])
+        else:
+            for name, intent in intents.items():
+                self._settle(intent, name, steps[name], detail)
+
+    def _intend(self, name: str, step: Step) -> int:
+        return self._journal.intend(name, step.generation or 0, step.act, step.ring)
+
+    def _settle(self, intent: int, name: str, step: Step, detail: str) -> None:
+        self._journal.settle(intent, "done", detail)
+        self._say(name, f"{step.act} {step.ring}" if step.ring else step.act, detail)
+
+    # Ending
+
+    def _end(self, name: str, seen: Observation, decision: Done | Blocked) -> None:
+        current = seen.store.current.generation if seen.store.current else None
+        if isinstance(decision, Blocked):
+            self._journal.audit(name, current or 0, "blocked", decision.reason)
+        elif decision.ending is not Ending.UNCHANGED:
+            self._journal.close_rotation(name, decision.generation, decision.ending, decision.reason)
+        self._say(name, "blocked" if isinstance(decision, Blocked) else decision.ending, decision.reason)
+        self._results[name] = Result(name, decision)
+        del self._live[name]
+
+    def _fail(self, name: str, error: KeyturnError, seen: Observation | None = None) -> None:
+        if seen is not None and seen.store.rejected:
+            self._journal.audit(name, 0, "undo failed", str(error))
+        self._say(name, "failed", str(error))
+        self._results[name] = Result(name, error=error)
+        self._live.pop(name, None)
+
+    def _leave(self, name: str, wait: Wait) -> None:
+        self._say_once(name, wait)
+        self._results[name] = Result(name, wait)
+        del self._live[name]
+
+    def _stay(self, waits: Mapping[str, Wait]) -> bool:
+        """Sleep until something may have changed; False when only others can go on, or the time to wait is over."""
+        now = self._engine.clock()
+        for name, wait in waits.items():
+            self._say_once(name, wait)
+        timely = [
+            w
+            for w in waits.values()
+            if not w.outside and not (w.surely and w.until is not None and w.until > self._ends)
+        ]
+        if not timely or now >= self._ends:
+            return False
+        ends = min([self._ends, *(wait.until for wait in timely if wait.until is not None)])
+        self._pause = min(self._pause * 1.5, LONGEST_PAUSE)
+        self._engine.sleep(min(self._pause, max((ends - now).total_seconds(), SHORTEST_PAUSE)))
+        return True
+
+    def _say_once(self, name: str, wait: Wait) -> None:
+        if self._said.get(name) != wait.reason:
+            self._said[name] = wait.reason
+            self._say(name, "waits", until(wait))
+
+    def _say(self, name: str, what: str, detail: str) -> None:
+        self._engine.say(Event(self._engine.clock(), name, what, detail))
+
+
+def candidate_of(view: StoreView) -> int | None:
+    """The generation in flight; what is pending but not newer than the current one is a leftover, not in flight."""
+    current = view.current.generation if view.current else None
+    pending = view.pending.generation if view.pending else None
+    return pending if pending is not None and pending > (current or 0) else None
+
+
+def previous_of(secret: Secret, view: StoreView) -> int:
+    """The generation that a rollback after promotion brings back."""
+    if view.previous is None or view.previous.generation is None:
+        raise StoreError(
+            f"there is nothing to roll {secret.name} back to: the generation before the current one is retired",
+            f"Go forward instead: `keyturn rotate {secret.name}`.",
+        )
+    return view.previous.generation
+
+
+def _turned_down(journal: Journal, secret: str) -> int | None:
+    note = journal.notes(secret).get("rejected")
+    return note.generation if note else None
+
+
+def _undecided(seen: Observation) -> bool:
+    return candidate_of(seen.store) is not None and not seen.store.rejected
+
+
+def _phase(decision: Step | Wait) -> str | None:
+    """The phase that a step belongs to; undoing belongs to none and is never held up."""
+    if isinstance(decision, Wait):
+        return None
+    if decision.act in (Act.PIN, Act.DEPLOY):
+        return "canary" if decision.ring is Ring.CANARY else "deploy"
+    return decision.act if decision.act in PHASES else None
+
+
+def _ring(step: Step) -> Ring:
+    if step.ring is None:
+        raise ValueError(f"{step.act} needs a ring")
+    return step.ring
+
+
+def until(wait: Wait) -> str:
+    return wait.reason if wait.until is None else f"{wait.reason}, until {wait.until:%Y-%m-%d %H:%M:%S} UTC"

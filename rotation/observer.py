@@ -1,0 +1,206 @@
+"""Look at everything that a decision rests on: store, target, pins, deployment, signals, and the journal's notes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+
+from rotation.credentials import ReportsUsage
+from rotation.custody import Custody
+from rotation.decide import Observation
+from rotation.errors import KeyturnError
+from rotation.journal import Journal, Note
+from rotation.manifest import Consumer, Manifest, Secret
+from rotation.model import Acceptance, Act, Health, Rejection, Ring, RingView, StoreView, Usage, Verdict, Version
+from rotation.pins import Pins
+from rotation.plugins import Plugins
+from rotation.signals import ReportsRunning, Signal
+from rotation.targets import Place
+
+Deployed = Mapping[Place, Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What one look at the environment found that is not one secret's own."""
+
+    stored: Mapping[str, StoreView]
+    pins: Pins
+    deployed: Deployed
+
+
+class Observer:
+    """Observations of the secrets of one environment. ``clock`` is asked for the time of every look."""
+
+    def __init__(
+        self, manifest: Manifest, plugins: Plugins, custody: Custody, journal: Journal, clock: Callable[[], datetime]
+    ) -> None:
+        self._manifest = manifest
+        self._plugins = plugins
+        self._custody = custody
+        self._journal = journal
+        self._clock = clock
+
+    def stored(self, secrets: Iterable[Secret]) -> dict[str, StoreView]:
+        """What the stores say, by the declared names, in as few calls as each store allows."""
+        views: dict[str, StoreView] = {}
+        by_store = sorted(secrets, key=lambda secret: secret.store.model_dump_json())
+        for _, group in groupby(by_store, key=lambda secret: secret.store.model_dump_json()):
+            members = list(group)
+            seen = self._plugins.store(members[0]).observe([secret.stored_as for secret in members])
+            views.update({secret.name: seen[secret.stored_as] for secret in members})
+        return views
+
+    def deployed(self, secrets: Iterable[Secret]) -> dict[Place, dict[str, int]]:
+        """What every place that uses these secrets was last deployed with."""
+        consumers = {c.name: c for secret in secrets for c in self._manifest.consumers_of(secret.name)}
+        targets = {id(target): target for target in map(self._plugins.target, consumers.values())}
+        return {place: pins for target in targets.values() for place, pins in target.deployed().items()}
+
+    def look(
+        self, secrets: Iterable[Secret], scene: Scene, executor: Executor, *, retire: bool, outside: bool
+    ) -> dict[str, Observation | KeyturnError]:
+        """One observation per secret, or the error that stood in its way; secrets are looked at side by side."""
+
+        def one(secret: Secret) -> Observation | KeyturnError:
+            try:
+                return self._observe(secret, scene, retire=retire, outside=outside)
+            except KeyturnError as error:
+                return error
+
+        members = list(secrets)
+        return dict(zip((s.name for s in members), executor.map(one, members), strict=True))
+
+    def _observe(self, secret: Secret, scene: Scene, *, retire: bool, outside: bool) -> Observation:
+        view = scene.stored[secret.name]
+        notes = self._journal.notes(secret.name)
+        rotation = self._journal.rotation(secret.name)
+        goal = rotation.goal if rotation else None
+        current = _ours(view.current)
+        candidate = _ours(view.pending)
+        asked = candidate is not None or retire or (goal is not None and (current or 0) < goal)
+        candidate_accepted = self._accepted(secret, view.pending) if candidate is not None else Acceptance.UNKNOWN
+        current_accepted = self._accepted(secret, view.current) if asked and current else Acceptance.UNKNOWN
+        unknown = asked and Acceptance.UNKNOWN in (
+            candidate_accepted if candidate is not None else None,
+            current_accepted if current else None,
+        )
+        tested = _about(notes, "tested", candidate)
+        rejected = notes.get("rejected")
+        usage, last_used = self._usage(secret, view, notes) if asked or retire else (None, None)
+        return Observation(
+            store=view,
+            rings=self._rings(secret, scene, candidate),
+            candidate=candidate_accepted,
+            current=current_accepted,
+            goal=goal,
+            carries=rotation is not None and rotation.carries is not None,
+            retire=retire,
+            outside=outside,
+            highest=self._journal.highest(secret.name),
+            installs=self._journal.count(secret.name, candidate, Act.INSTALL) if candidate is not None else 0,
+            tested=None if tested is None else not tested.detail,
+            lacks=tuple(tested.detail.splitlines()) if tested else (),
+            replaced=self._replaced(notes, goal),
+            rejection=_rejection(rejected, goal),
+            unknown_since=self._since(secret.name, "target unknown", candidate or current or 0, holds=unknown),
+            promoted_at=self._journal.first_noted(secret.name, "promoted", current).at if current else None,
+            last_used=last_used,
+            usage=usage,
+        )
+
+    def _accepted(self, secret: Secret, version: Version | None) -> Acceptance:
+        if version is None:
+            return Acceptance.UNKNOWN
+        return self._plugins.kind(secret).check(self._custody.read(secret, version))
+
+    def _usage(
+        self, secret: Secret, view: StoreView, notes: Mapping[str, Note]
+    ) -> tuple[Usage | None, datetime | None]:
+        """The target's statistics on the previous generation, and when it was last seen in use.
+
+        A marker that has changed since the last look is a use of unknown time in between: it counts as one of now.
+        """
+        kind = self._plugins.kind(secret)
+        previous = _ours(view.previous)
+        if view.previous is None or previous is None or not isinstance(kind, ReportsUsage):
+            return None, None
+        usage = kind.usage(self._custody.read(secret, view.previous))
+        standing = _about(notes, "usage", previous)
+        if standing is None or standing.detail != (usage.marker or ""):
+            self._journal.note(secret.name, "usage", previous, usage.marker or "")
+        if usage.sessions or (standing is not None and standing.detail != (usage.marker or "")):
+            return usage, self._journal.note(secret.name, "used", previous).at
+        used = _about(notes, "used", previous)
+        return usage, used.at if used else None
+
+    def _rings(self, secret: Secret, scene: Scene, candidate: int | None) -> tuple[RingView, ...]:
+        return tuple(
+            self._ring(secret, scene, consumer, ring, candidate)
+            for consumer in self._manifest.consumers_of(secret.name)
+            for ring in sorted(consumer.rings)
+        )
+
+    def _ring(self, secret: Secret, scene: Scene, consumer: Consumer, ring: Ring, candidate: int | None) -> RingView:
+        pinned = scene.pins.of(consumer.name, ring, secret.name)
+        if pinned is not None and not scene.pins.at(consumer.name, ring).keys() >= set(consumer.secrets):
+            # Another of its secrets has no value yet: nothing can be deployed, and nothing runs that could break.
+            return RingView(
+                consumer.name, ring, pinned, pinned, pinned, verdict=Verdict(Health.GOOD, ("not deployed yet",))
+            )
+        deployed = scene.deployed.get((consumer.name, ring), {}).get(secret.name)
+        signals = self._plugins.signals(consumer.rings[ring])
+        running = _running(signals, secret.name, deployed)
+        in_place = pinned is not None and deployed == pinned
+        place = f"{consumer.name}/{ring}"
+        since = self._since(secret.name, f"runs {place}", pinned or 0, holds=in_place and running == pinned)
+        behind = self._since(secret.name, f"behind {place}", pinned or 0, holds=in_place and running != pinned)
+        verdict = Verdict(Health.UNKNOWN)
+        if since is not None and running == candidate:
+            now = self._clock()
+            verdict = _judge(signal.read(secret.name, running or 0, since, now) for signal in signals)
+        return RingView(consumer.name, ring, pinned, deployed, running, since, behind, verdict)
+
+    def _since(self, secret: str, topic: str, generation: int, *, holds: bool) -> datetime | None:
+        """Since when something holds of a generation without a break, as far as it was looked at."""
+        if holds:
+            return self._journal.first_noted(secret, topic, generation).at
+        self._journal.forget(secret, topic)
+        return None
+
+    def _replaced(self, notes: Mapping[str, Note], goal: int | None) -> int:
+        note = _about(notes, "replaced", goal)
+        return int(note.detail) if note else 0
+
+
+def _running(signals: Iterable[Signal], secret: str, deployed: int | None) -> int | None:
+    """What a ring's instances report; where no signal can tell, what was deployed is taken to run."""
+    reporters = [signal for signal in signals if isinstance(signal, ReportsRunning)]
+    if not reporters:
+        return deployed
+    reports = {reporter.running(secret) for reporter in reporters}
+    return reports.pop() if len(reports) == 1 else None
+
+
+def _judge(verdicts: Iterable[Verdict]) -> Verdict:
+    seen = tuple(verdicts)
+    return Verdict.of(seen) if seen else Verdict(Health.GOOD, ("no signals are declared",))
+
+
+def _about(notes: Mapping[str, Note], topic: str, generation: int | None) -> Note | None:
+    note = notes.get(topic)
+    return note if note is not None and note.generation == generation else None
+
+
+def _rejection(note: Note | None, goal: int | None) -> Rejection | None:
+    """Why this rotation's last candidate was turned down; notes on candidates before its goal are of older ones."""
+    if note is None or goal is None or note.generation < goal:
+        return None
+    return Rejection(note.detail)
+
+
+def _ours(version: Version | None) -> int | None:
+    return version.generation if version is not None else None

@@ -1,0 +1,107 @@
+"""Move pins, regenerate the configuration that follows from them, and deploy it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rotation import pins as pins_file
+from rotation.errors import KeyturnError
+from rotation.file_lock import held
+from rotation.manifest import Manifest
+from rotation.model import Reference, Ring, StoreView, Version
+from rotation.pins import Pins
+from rotation.plugins import Plugins
+from rotation.render import regenerate
+from rotation.targets import DeployTarget, Place
+
+LOCK = Path(".keyturn") / "pins.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """The pins of one ring of all consumers of a secret go to a generation; None takes them away."""
+
+    secret: str
+    ring: Ring
+    generation: int | None
+
+
+class Rollout:
+    """The pins, rendered files and deployments of one environment."""
+
+    def __init__(self, project: Path, manifest: Manifest, plugins: Plugins) -> None:
+        self._project = project
+        self._manifest = manifest
+        self._plugins = plugins
+
+    def pins(self) -> Pins:
+        return pins_file.load(self._path)
+
+    def check(self, pins: Pins, stored: Mapping[str, StoreView]) -> None:
+        """Refuse pins to what is not declared, or to a generation that the store does not hold."""
+        pins_file.validate(pins, self._manifest, {name: set(_held(view)) for name, view in stored.items()})
+
+    def pin(self, moves: Sequence[Move], stored: Mapping[str, StoreView]) -> str:
+        """Move pins and regenerate what follows from them; several moves are one write."""
+        with self._alone():
+            pins = self.pins()
+            for move in moves:
+                for consumer in self._manifest.consumers_of(move.secret):
+                    if move.ring in consumer.rings:
+                        pins = pins.with_(consumer.name, move.ring, move.secret, move.generation)
+            pins_file.write(self._path, pins)
+            self._regenerate(pins, stored, {place for move in moves for place in self.places(move.secret, move.ring)})
+        return ", ".join(f"{move.secret} {move.ring} → {move.generation or 'none'}" for move in moves)
+
+    def deploy(self, places: Iterable[Place], stored: Mapping[str, StoreView]) -> str:
+        """Regenerate these places' configuration, and deploy it by each consumer's target; return the plans' digest."""
+        wanted = sorted(set(places))
+        with self._alone():
+            self._regenerate(self.pins(), stored, set(wanted))
+        deployments = []
+        for target, members in self._by_target(wanted):
+            deployment = target.apply(members)
+            deployments.append(f"plan {deployment.digest[:12]} changed {', '.join(deployment.changed) or 'nothing'}")
+        return "; ".join(deployments)
+
+    def places(self, secret: str, ring: Ring) -> list[Place]:
+        """Where a secret is used in one ring."""
+        return [(c.name, ring) for c in self._manifest.consumers_of(secret) if ring in c.rings]
+
+    def _by_target(self, places: Iterable[Place]) -> list[tuple[DeployTarget, list[Place]]]:
+        targets: dict[int, tuple[DeployTarget, list[Place]]] = {}
+        for place in places:
+            target = self._plugins.target(self._manifest.consumers[place[0]])
+            targets.setdefault(id(target), (target, []))[1].append(place)
+        return list(targets.values())
+
+    def _regenerate(self, pins: Pins, stored: Mapping[str, StoreView], places: set[Place]) -> None:
+        regenerate(self._project, self._manifest, pins, references(self._manifest, stored), places=places)
+
+    @property
+    def _path(self) -> Path:
+        return self._project / self._manifest.pins
+
+    def _alone(self) -> AbstractContextManager[None]:
+        busy = KeyturnError(
+            "another runner has been moving pins for a minute", "Wait for it, or stop it, then run again."
+        )
+        return held(self._project / LOCK, patience=60, busy=busy)
+
+
+def references(manifest: Manifest, stored: Mapping[str, StoreView]) -> dict[tuple[str, int], Reference]:
+    """What templates may know of every generation that the stores hold, by secret and generation."""
+    return {
+        (name, generation): Reference(manifest.secrets[name].stored_as, view.reference, version.version_id, generation)
+        for name, view in stored.items()
+        for generation, version in _held(view).items()
+    }
+
+
+def _held(view: StoreView) -> dict[int, Version]:
+    """The labelled versions by generation; of a re-wrapped one the revision that is current."""
+    versions = (view.previous, view.pending, view.current)
+    return {version.generation: version for version in versions if version is not None and version.generation}
