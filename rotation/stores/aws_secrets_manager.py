@@ -1,0 +1,431 @@
+"""AWS Secrets Manager.
+
+Generation g of a secret is the version with the id ``g%010d-<uuid5 of name and generation>``, and its re-wrap r the
+version ``g%010d-r%03d-<uuid5>``. Any other version is foreign. What is going on stands in staging labels:
+
+- AWSCURRENT, AWSPREVIOUS, AWSPENDING: as AWS uses them.
+- KEYTURN_OPEN: on the pending version while nobody has decided about it. A decision moves it, away from the version
+  it decides about, to one of two marker versions, which hold a constant text and no secret: *accepted* (from now on it
+  can only be promoted) or *rejected* (it never can be). AWS compares the version that a label is moved from, so exactly
+  one of any number of runners decides, and everyone can see how. The markers are made when first needed, and kept
+  alive by a label of their own (KEYTURN_ACCEPTED, KEYTURN_REJECTED).
+- KEYTURN_REWRAP: on the newest re-wrap.
+
+The decision is a move and never a removal, as AWS documents that a label which is attached elsewhere is not moved, and
+says nothing on moving one that is attached nowhere.
+
+A secret's very first version gets AWSCURRENT from AWS by itself (PutSecretValue, API reference) whatever labels were
+asked for. While it is pending and not accepted it does not count as current; dropping it leaves AWSCURRENT on the
+marker *rejected*, which does not count either.
+
+AWS is eventually consistent: DescribeSecret is fresher than ListSecrets, which "might not reflect changes from the last
+five minutes" (API reference). Nothing here is decided by a look alone: every change is compared by the server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os.path
+import re
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rotation.aws import CONFIG, Quota, ask, connect, pages
+from rotation.errors import Conflict, GenerationSpent, KeyturnError, LimitExceeded, StoreError, Unavailable
+from rotation.model import StoreView, Version
+from rotation.retries import until
+from rotation.secret_value import SecretValue
+from rotation.stores import Rewrapping, SecretStore
+
+if TYPE_CHECKING:
+    from mypy_boto3_secretsmanager.type_defs import (
+        DescribeSecretResponseTypeDef,
+        FilterTypeDef,
+        SecretListEntryTypeDef,
+    )
+
+T = TypeVar("T")
+
+CURRENT, PREVIOUS, PENDING = "AWSCURRENT", "AWSPREVIOUS", "AWSPENDING"
+OPEN, REWRAP = "KEYTURN_OPEN", "KEYTURN_REWRAP"
+
+# https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html
+VALUE_BYTES = 65_536
+NAME = re.compile(r"[A-Za-z0-9/_+=.@-]{1,512}")
+PAGE = 100
+_WRITES = Quota("writes", 50)
+_READS = Quota("reads", 10_000)
+QUOTAS = {
+    "PutSecretValue": _WRITES,
+    "UpdateSecretVersionStage": _WRITES,
+    "DescribeSecret": _READS,
+    "GetSecretValue": _READS,
+    "ListSecrets": Quota("ListSecrets", 100),
+    "ListSecretVersionIds": Quota("ListSecretVersionIds", 50),
+}
+FEW = 10  # up to here one fresh DescribeSecret for each name, beyond it pages of ListSecrets
+
+_NAMESPACE = uuid.UUID("6b1f4a1e-51a5-4b0e-9a0c-0f2f8a3f7c11")
+_VERSION_ID = re.compile(r"g(?P<generation>\d{10})(-r(?P<revision>\d{3,}))?-.{36}")
+_MARKER_TEXT = "keyturn keeps this version as a marker; it holds no secret"
+
+
+class _Exists(StoreError):
+    """The version is there, with another value."""
+
+
+class _Refused(StoreError):
+    """The server compared, and something else is there."""
+
+
+class _Missing(StoreError):
+    remedy = "Deploy the stack that declares the secret, then run the command again: it resumes."
+
+
+_REFUSALS: Mapping[str, type[KeyturnError]] = {
+    "ResourceExistsException": _Exists,
+    "InvalidParameterException": _Refused,
+    "ResourceNotFoundException": _Missing,
+    "LimitExceededException": LimitExceeded,
+}
+
+
+class _Decision(Enum):
+    OPEN = "undecided"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+
+
+def _version_id(name: str, generation: int, revision: int = 0) -> str:
+    fingerprint = uuid.uuid5(_NAMESPACE, f"{name}\n{generation}\n{revision}")
+    return f"g{generation:010d}-r{revision:03d}-{fingerprint}" if revision else f"g{generation:010d}-{fingerprint}"
+
+
+def _version(name: str, version_id: str) -> Version:
+    """Read a version id. It is foreign unless it is exactly what this secret's generation would get."""
+    match = _VERSION_ID.fullmatch(version_id)
+    if match:
+        generation, revision = int(match["generation"]), int(match["revision"] or 0)
+        if version_id == _version_id(name, generation, revision):
+            return Version(version_id, generation, revision)
+    return Version(version_id, None)
+
+
+def _marker_id(name: str, decision: _Decision) -> str:
+    fingerprint = uuid.uuid5(_NAMESPACE, f"{name}\n{decision.value}")
+    return f"keyturn-{decision.value}-{fingerprint}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Labels:
+    """One secret's staging labels, each with the id of the version that holds it."""
+
+    name: str
+    holders: Mapping[str, str]
+
+    @classmethod
+    def of(cls, name: str, versions: Mapping[str, Sequence[str]]) -> _Labels:
+        return cls(name, {label: version_id for version_id, labels in versions.items() for label in labels})
+
+    def _holder(self, label: str) -> Version | None:
+        """The version with a label; None where there is none or only a marker."""
+        version_id = self.holders.get(label)
+        if version_id is None or version_id in {_marker_id(self.name, d) for d in _Decision}:
+            return None
+        return _version(self.name, version_id)
+
+    @property
+    def decision(self) -> _Decision:
+        """What was decided about the pending version; meaningless where nothing is pending."""
+        holder = self.holders.get(OPEN)
+        if holder is not None and holder == self.holders.get(PENDING):
+            return _Decision.OPEN
+        return _Decision.REJECTED if holder == _marker_id(self.name, _Decision.REJECTED) else _Decision.ACCEPTED
+
+    @property
+    def current(self) -> Version | None:
+        given_by_aws = self.holders.get(CURRENT) == self.holders.get(PENDING) and self.decision != _Decision.ACCEPTED
+        return None if given_by_aws else self._holder(CURRENT)
+
+    @property
+    def pending(self) -> Version | None:
+        pending = self._holder(PENDING)
+        return None if pending == self.current else pending
+
+    @property
+    def previous(self) -> Version | None:
+        previous, current = self._holder(PREVIOUS), self.current
+        if previous is None or previous == self.pending:
+            return None
+        rewrapped = current is not None and current.generation is not None and current.generation == previous.generation
+        return None if rewrapped else previous
+
+    @property
+    def highest(self) -> int:
+        return max((_version(self.name, holder).generation or 0 for holder in self.holders.values()), default=0)
+
+
+class AwsSecretsManager(SecretStore, Rewrapping):
+    """Options: ``region`` (default: boto3's own). Endpoint and credentials come from boto3's standard chain."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._client = connect(lambda session: session.client("secretsmanager", config=CONFIG), options, QUOTAS)
+
+    def observe(self, names: Sequence[str]) -> dict[str, StoreView]:
+        """One DescribeSecret per name for up to 10 names; else one ListSecrets per 100 secrets whose names begin as
+        all of ``names`` do, which may be five minutes behind."""
+        wanted = dict.fromkeys(names)
+        if len(wanted) <= FEW:
+            return {name: self._observe_one(name) for name in wanted}
+        views = {name: StoreView(name, exists=False) for name in wanted}
+        missing = set(wanted)
+        prefix = os.path.commonprefix(list(wanted))  # noqa: RUF071 - AWS's filter knows no path parts either
+        for entry in self._list(prefix):
+            if (name := entry["Name"]) in missing:
+                labels = _Labels.of(name, entry.get("SecretVersionsToStages", {}))
+                views[name] = _view(labels, entry["ARN"], entry.get("LastChangedDate") or entry.get("CreatedDate"))
+                missing.remove(name)
+                if not missing:
+                    break
+        return views
+
+    def predict(self, name: str, generation: int) -> Version:
+        return Version(_version_id(name, generation), generation)
+
+    def read(self, name: str, version: Version | None = None) -> SecretValue:
+        if version is None:
+            version = self._look(name).current
+            if version is None:
+                raise StoreError(f"the secret {name} has no current value", "Run `keyturn rotate` to give it one.")
+        version_id = version.version_id
+        reply = self._ask(
+            f"read version {version_id} of the secret {name}",
+            lambda: self._client.get_secret_value(SecretId=name, VersionId=version_id),
+        )
+        if reply.get("VersionId") != version_id:
+            raise Unavailable(f"the answer on version {version_id} of the secret {name} was incomplete")
+        if "SecretString" not in reply:
+            raise StoreError(f"version {version_id} of the secret {name} is binary: keyturn keeps text")
+        return SecretValue(reply["SecretString"])
+
+    def stage(self, name: str, generation: int, value: SecretValue) -> SecretValue:
+        _check_limits(name, value)
+        version_id = _version_id(name, generation)
+        try:
+            labels, ours = self._put(name, version_id, value, [PENDING, OPEN]), True
+        except _Exists:
+            labels, ours = self._labels_of(name, version_id), False
+        if not {CURRENT, PREVIOUS, PENDING}.intersection(labels):
+            # AWS also answers success, and changes nothing, when a dropped version is put again with its own value.
+            highest = max(_version(name, known).generation or 0 for known in self._all_versions(name))
+            raise GenerationSpent(f"generation {generation} of the secret {name} was used and dropped before", highest)
+        return value if ours else self.read(name, self.predict(name, generation))
+
+    def promote(self, name: str, generation: int, expected: Version | None) -> None:
+        labels = self._look(name)
+        if labels.current is None or labels.current.generation != generation:
+            self._check_order(labels, generation, expected)
+            self._decide(labels, generation, _Decision.ACCEPTED)
+            labels = self._make_current(labels, _version_id(name, generation))
+            if labels.current is None or labels.current.generation != generation:
+                raise Conflict(f"generation {generation} of the secret {name} is not promoted: another became current")
+        if labels.holders.get(PENDING) == _version_id(name, generation):
+            self._move(name, PENDING, source=labels.holders[PENDING])
+
+    def reject(self, name: str, generation: int) -> None:
+        labels = self._look(name)
+        _check_pending(labels, generation)
+        self._decide(labels, generation, _Decision.REJECTED)
+
+    def discard(self, name: str, generation: int) -> None:
+        labels = self._look(name)
+        if labels.current is not None and labels.current.generation == generation:
+            raise Conflict(f"generation {generation} of the secret {name} is current")
+        if labels.pending is not None and labels.pending.generation == generation:
+            if labels.decision is not _Decision.REJECTED:
+                raise Conflict(f"generation {generation} of the secret {name} is pending and not rejected")
+            if labels.holders.get(CURRENT) == labels.holders[PENDING]:
+                labels = self._make_current(labels, _marker_id(name, _Decision.REJECTED))
+        for label in (PREVIOUS, PENDING):  # in this order: what is pending is found again after a crash in between
+            holder = labels.holders.get(label)
+            if holder is not None and _version(name, holder).generation == generation:
+                self._move(name, label, source=holder)
+
+    def rewrap(self, name: str, expected: Version, value: SecretValue) -> Version:
+        _check_limits(name, value)
+        if expected.generation is None:
+            raise Conflict(f"the current version of the secret {name} is foreign", "Adopt it first: `keyturn adopt`.")
+        revision = expected.revision + 1
+        new = Version(_version_id(name, expected.generation, revision), expected.generation, revision)
+        labels = self._look(name)
+        if labels.current != new:
+            if labels.current != expected or labels.pending or labels.previous:
+                raise Conflict(f"the secret {name} is being rotated, or was re-wrapped by someone else")
+            labels = self._add_rewrap(labels, new, value)
+        if labels.holders.get(PREVIOUS) == expected.version_id:
+            self._move(name, PREVIOUS, source=expected.version_id)
+        return new
+
+    def _add_rewrap(self, labels: _Labels, new: Version, value: SecretValue) -> _Labels:
+        with contextlib.suppress(_Exists):  # another runner's envelope, or an earlier run's, of the same text
+            self._put(labels.name, new.version_id, value, [REWRAP])
+        labels = self._make_current(labels, new.version_id)
+        if labels.current != new:
+            raise Conflict(f"the secret {labels.name} was changed while it was re-wrapped")
+        return labels
+
+    def _check_order(self, labels: _Labels, generation: int, expected: Version | None) -> None:
+        _check_pending(labels, generation)
+        if (labels.current and labels.current.version_id) != (expected and expected.version_id):
+            raise Conflict(f"the secret {labels.name} has another current version than expected")
+        if expected is not None and (expected.generation or 0) > generation:
+            raise Conflict(f"the secret {labels.name} is past generation {generation}: current never goes back")
+
+    def _decide(self, labels: _Labels, generation: int, wanted: _Decision) -> None:
+        """Decide about the pending generation, unless it is decided. Conflict when it was decided otherwise."""
+        name, version_id = labels.name, labels.holders[PENDING]
+        if labels.decision is _Decision.OPEN:
+            marker = self._marker(labels, wanted)
+            if self._move(name, OPEN, source=version_id, to=marker):
+                return
+            labels = until(
+                lambda: self._look(name),
+                lambda seen: seen.holders.get(OPEN) != version_id,
+                what=f"the decision about generation {generation} of the secret {name}",
+            )
+            _check_pending(labels, generation)
+        if labels.decision is not wanted:
+            raise Conflict(f"generation {generation} of the secret {name} was {labels.decision.value} already")
+
+    def _marker(self, labels: _Labels, decision: _Decision) -> str:
+        """The id of a marker version, which is made where it is missing."""
+        marker, label = _marker_id(labels.name, decision), f"KEYTURN_{decision.name}"
+        if labels.holders.get(label) != marker:
+            self._put(labels.name, marker, SecretValue(_MARKER_TEXT), [label])
+        return marker
+
+    def _make_current(self, labels: _Labels, version_id: str) -> _Labels:
+        """Move AWSCURRENT from where ``labels`` saw it; return the labels once they show who won."""
+        name, source = labels.name, labels.holders.get(CURRENT)
+        if source == version_id:
+            return self._look(name)
+        self._move(name, CURRENT, source=source, to=version_id)
+        return until(
+            lambda: self._look(name),
+            lambda seen: seen.holders.get(CURRENT) != source,
+            what=f"the new current version of the secret {name}",
+        )
+
+    def _move(self, name: str, label: str, *, source: str | None, to: str | None = None) -> bool:
+        """Move a label, or take it off. False when ``source`` does not hold it (any more)."""
+        versions = {"RemoveFromVersionId": source, "MoveToVersionId": to}
+        given = {parameter: version_id for parameter, version_id in versions.items() if version_id is not None}
+        try:
+            self._ask(
+                f"move {label} on the secret {name}",
+                lambda: self._client.update_secret_version_stage(SecretId=name, VersionStage=label, **given),
+            )
+        except _Refused:
+            return False
+        return True
+
+    def _put(self, name: str, version_id: str, value: SecretValue, labels: Sequence[str]) -> list[str]:
+        """Put a version; return the labels that it has now."""
+        reply = self._ask(
+            f"put version {version_id} of the secret {name}",
+            lambda: self._client.put_secret_value(
+                SecretId=name, ClientRequestToken=version_id, SecretString=value.reveal(), VersionStages=labels
+            ),
+            quiet=True,
+        )
+        return list(reply.get("VersionStages", ()))
+
+    def _labels_of(self, name: str, version_id: str) -> list[str]:
+        """The labels of a version that is known to be there, even if AWS is slow to list it."""
+        known = until(
+            lambda: self._all_versions(name),
+            lambda versions: version_id in versions,
+            what=f"version {version_id} of the secret {name}",
+        )
+        return known[version_id]
+
+    def _all_versions(self, name: str) -> dict[str, list[str]]:
+        """Every version with its labels, also those without any."""
+        listed = pages(
+            lambda more: self._ask(
+                f"list the versions of the secret {name}",
+                lambda: self._client.list_secret_version_ids(
+                    SecretId=name, IncludeDeprecated=True, MaxResults=PAGE, **more
+                ),
+            ),
+            sends="NextToken",
+            reads="NextToken",
+        )
+        return {entry["VersionId"]: entry.get("VersionStages", []) for reply in listed for entry in reply["Versions"]}
+
+    def _look(self, name: str) -> _Labels:
+        """The labels as they are now. StoreError where the secret is not there or about to be deleted."""
+        reply = self._describe(name)
+        if "DeletedDate" in reply:
+            raise StoreError(f"the secret {name} is scheduled for deletion", "Restore it, then run the command again.")
+        return _Labels.of(name, reply.get("VersionIdsToStages", {}))
+
+    def _describe(self, name: str) -> DescribeSecretResponseTypeDef:
+        return self._ask(f"look at the secret {name}", lambda: self._client.describe_secret(SecretId=name))
+
+    def _observe_one(self, name: str) -> StoreView:
+        try:
+            reply = self._describe(name)
+        except _Missing:
+            return StoreView(name, exists=False)
+        if "DeletedDate" in reply:
+            return StoreView(name, exists=False)
+        labels = _Labels.of(name, reply.get("VersionIdsToStages", {}))
+        return _view(labels, reply["ARN"], reply.get("LastChangedDate") or reply.get("CreatedDate"))
+
+    def _list(self, prefix: str) -> Iterator[SecretListEntryTypeDef]:
+        filters: list[FilterTypeDef] = [{"Key": "name", "Values": [prefix]}] if prefix else []
+        listed = pages(
+            lambda more: self._ask(
+                "list the secrets", lambda: self._client.list_secrets(MaxResults=PAGE, Filters=filters, **more)
+            ),
+            sends="NextToken",
+            reads="NextToken",
+        )
+        return (entry for reply in listed for entry in reply["SecretList"])
+
+    def _ask(self, doing: str, call: Callable[[], T], *, quiet: bool = False) -> T:
+        return ask(call, doing, _REFUSALS, StoreError, quiet)
+
+
+def _view(labels: _Labels, arn: str, changed_at: datetime | None) -> StoreView:
+    return StoreView(
+        name=labels.name,
+        reference=arn,
+        current=labels.current,
+        pending=labels.pending,
+        previous=labels.previous,
+        rejected=labels.pending is not None and labels.decision is _Decision.REJECTED,
+        highest=labels.highest,
+        changed_at=changed_at and changed_at.astimezone(UTC),
+    )
+
+
+def _check_pending(labels: _Labels, generation: int) -> None:
+    if labels.pending is None or labels.pending.generation != generation:
+        raise Conflict(f"generation {generation} of the secret {labels.name} is not pending")
+
+
+def _check_limits(name: str, value: SecretValue) -> None:
+    if not NAME.fullmatch(name):
+        raise LimitExceeded(
+            f"AWS allows no secret of the name {name[:60]!r} ({len(name)} characters)",
+            "Use 1 to 512 letters, digits and any of /_+=.@-",
+        )
+    size = len(value.reveal().encode())
+    if not 1 <= size <= VALUE_BYTES:
+        raise LimitExceeded(f"the new value of {name} has {size} bytes: AWS keeps 1 to {VALUE_BYTES} bytes")
