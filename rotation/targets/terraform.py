@@ -1,0 +1,62 @@
+"""Deploy through Terraform: the stack named by the option ``stack`` holds each place's configuration object.
+
+Its output ``deployed`` says what was applied: ``{"<consumer>/<ring>": {"<secret>": generation}}``. It must take the
+generations from a resource that depends on the configuration object (the ``output`` of a terraform_data, say):
+Terraform writes an output of literals into the state even when the resource beside it failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from rotation import deploy
+from rotation.errors import DeclarationError, DeployError
+from rotation.manifest import Manifest
+from rotation.model import Ring
+from rotation.targets import Deployment, DeployTarget, Place
+
+_DEPLOYED = TypeAdapter(dict[str, dict[str, int]])
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stack: str
+
+
+class TerraformTarget(DeployTarget):
+    def __init__(self, options: Mapping[str, Any], project: Path, manifest: Manifest) -> None:
+        try:
+            self._stack = _Options.model_validate(dict(options)).stack
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            raise DeclarationError(
+                f"the target terraform has no valid option {first['loc'][0]}: {first['msg']}"
+            ) from error
+        self._project = project
+        self._manifest = manifest
+
+    def deployed(self) -> dict[Place, dict[str, int]]:
+        value = deploy.outputs(self._project, self._stack, self._manifest.sources).get(deploy.DEPLOYED, {})
+        try:
+            return {_place(name): generations for name, generations in _DEPLOYED.validate_python(value).items()}
+        except ValueError as error:  # pydantic's errors are ValueErrors, too
+            raise DeployError(
+                f"the output {deploy.DEPLOYED} of {self._stack} does not map consumer/ring to generations",
+                "Declare it by modules/app_config.py, and deploy that stack.",
+            ) from error
+
+    def apply(self, places: Sequence[Place]) -> Deployment:
+        rings = (self._manifest.consumers[consumer].rings[ring] for consumer, ring in places)
+        allowed = frozenset(address for ring in rings for address in ring.addresses)
+        return deploy.deploy(self._project, self._stack, review=partial(deploy.guard, allowed=allowed))
+
+
+def _place(name: str) -> Place:
+    consumer, _, ring = name.rpartition("/")
+    return consumer, Ring(ring)
