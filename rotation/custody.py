@@ -7,7 +7,7 @@ from rotation.keys import KeyService
 from rotation.manifest import Manifest, Secret
 from rotation.model import Credential, Version
 from rotation.plugins import Plugins
-from rotation.sealing import is_sealed, seal, unseal
+from rotation.sealing import is_sealed, reseal, seal, unseal
 from rotation.secret_value import SecretValue
 
 
@@ -25,12 +25,19 @@ class Custody:
     def stage(self, secret: Secret, generation: int, value: SecretValue) -> Credential:
         """Put a value in the store as this generation, pending, and return the credential that is there now: another
         runner's, if that one was first."""
-        stored = value
-        if secret.sealed:
-            key, service = self._key(secret)
-            stored = seal(value, name=secret.stored_as, generation=generation, key=key, service=service)
+        stored = self._seal(secret, generation, value) if secret.sealed else value
         winner = self._plugins.store(secret).stage(secret.stored_as, generation, stored)
         return self._open(secret, generation, winner)
+
+    def sealed_again(self, secret: Secret, version: Version) -> SecretValue:
+        """The same value of the same generation in a fresh envelope, under the key's present material."""
+        stored = self._plugins.store(secret).read(secret.stored_as, version)
+        key, service = self._key(secret)
+        return reseal(stored, name=secret.stored_as, generation=version.generation or 0, key=key, service=service)
+
+    def _seal(self, secret: Secret, generation: int, value: SecretValue) -> SecretValue:
+        key, service = self._key(secret)
+        return seal(value, name=secret.stored_as, generation=generation, key=key, service=service)
 
     def _open(self, secret: Secret, generation: int, stored: SecretValue) -> Credential:
         if not is_sealed(stored):

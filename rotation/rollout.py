@@ -14,7 +14,7 @@ from rotation.manifest import Manifest
 from rotation.model import Reference, Ring, StoreView, Version
 from rotation.pins import Pins
 from rotation.plugins import Plugins
-from rotation.render import regenerate
+from rotation.render import Rendered, regenerate
 from rotation.targets import DeployTarget, Place
 
 LOCK = Path(".keyturn") / "pins.lock"
@@ -66,6 +66,13 @@ class Rollout:
             deployment = target.apply(members)
             deployments.append(f"plan {deployment.digest[:12]} changed {', '.join(deployment.changed) or 'nothing'}")
         return "; ".join(deployments)
+
+    def regenerate(self, stored: Mapping[str, StoreView], *, check: bool = False) -> list[Rendered]:
+        """Regenerate the configuration of every place from the pins as they are; ``check`` only tells what is stale."""
+        pins = self.pins()
+        self.check(pins, stored)
+        with self._alone():
+            return regenerate(self._project, self._manifest, pins, references(self._manifest, stored), check=check)
 
     def places(self, secret: str, ring: Ring) -> list[Place]:
         """Where a secret is used in one ring."""
