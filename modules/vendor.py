@@ -1,0 +1,122 @@
+"""What the constructs ask of a vendor. One file per vendor answers it: aws.py."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from modules.resource import Stack
+from modules.where import Where
+from rotation.manifest import Plugin
+
+
+@dataclass(frozen=True, slots=True)
+class KeySpec:
+    """A key. ``native_days`` is how often the vendor itself renews its material, ``deletion_days`` how long a deleted
+    key can be brought back. ``readers`` are principals that may decrypt what it protects."""
+
+    name: str
+    native_days: int
+    deletion_days: int
+    readers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotSpec:
+    """A secret's slot, without a version. ``key`` is the name of the key that encrypts it in the store, None for the
+    store's own; ``recovery_days`` is how long a deleted secret can be brought back, 0 for not at all."""
+
+    name: str
+    description: str
+    key: str | None
+    readers: tuple[str, ...]
+    tags: Mapping[str, str]
+    recovery_days: int
+
+
+@dataclass(frozen=True, slots=True)
+class OidcTrust:
+    """Trust in the jobs of a CI system that has these ``claims``: {"sub": …} at least, or anyone's job there would do.
+
+    ``registered`` tells that the account already has this issuer, as there can be only one of each.
+    """
+
+    issuer: str
+    audience: str
+    claims: Mapping[str, str]
+    registered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AccountTrust:
+    """Trust in the account's own principals, as far as their policies let them."""
+
+
+Trust = OidcTrust | AccountTrust
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerSpec:
+    """What the runner works on. ``secrets`` and ``sealed`` (those of them with an envelope of their own) are names in
+    the store, ``reads`` those of other secrets that it only reads; ``keys`` are addresses by name, ``store_keys`` the
+    names of those that the store encrypts with and ``sealing_keys`` of those that envelopes do. ``config`` is the
+    place of the configuration objects, ``state`` the bucket and key of the application stack's state."""
+
+    secrets: tuple[str, ...]
+    sealed: tuple[str, ...]
+    reads: tuple[str, ...]
+    keys: Mapping[str, str]
+    store_keys: frozenset[str]
+    sealing_keys: frozenset[str]
+    consumers: tuple[str, ...]
+    config: str
+    state: tuple[str, str] | None
+    trusts: Sequence[Trust]
+
+
+class Vendor(ABC):
+    """One vendor in one environment."""
+
+    @abstractmethod
+    def stored_as(self, name: str) -> str:
+        """A secret's name in the store, which several environments may share."""
+
+    @abstractmethod
+    def store(self) -> Plugin:
+        """The secret store, as the rotation finds it."""
+
+    @abstractmethod
+    def key_service(self) -> Plugin:
+        """The key service, as the rotation finds it."""
+
+    @abstractmethod
+    def key_reference(self, name: str) -> str:
+        """What the key service calls a key. Known without Terraform, so that stacks need nothing of each other."""
+
+    @abstractmethod
+    def provide(self, stack: Stack) -> None:
+        """Give the stack its provider. Call it first."""
+
+    @abstractmethod
+    def key(self, stack: Stack, spec: KeySpec, where: Where) -> str:
+        """Declare a key with its reference; return its address as an expression."""
+
+    @abstractmethod
+    def slot(self, stack: Stack, spec: SlotSpec, where: Where) -> None: ...
+
+    @abstractmethod
+    def config_place(self, stack: Stack, name: str, where: Where) -> None:
+        """Declare where configuration objects are put."""
+
+    @abstractmethod
+    def config_kind(self) -> str:
+        """The Terraform type of a configuration object."""
+
+    @abstractmethod
+    def config_object(self, stack: Stack, name: str, place: str, key: str, content: str, where: Where) -> None:
+        """Declare one configuration object with this text."""
+
+    @abstractmethod
+    def runner(self, stack: Stack, spec: RunnerSpec, where: Where) -> None:
+        """Declare the identity that rotates, with the least that it needs."""

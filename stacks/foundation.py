@@ -1,0 +1,52 @@
+"""The foundation: keys, the place of configuration objects, and the runner's identity."""
+
+from __future__ import annotations
+
+from modules.cdk import App
+from modules.declarations import Estate
+from modules.encryption_key import EncryptionKey
+from modules.resource import Stack
+from modules.runner_identity import RunnerIdentity
+from modules.where import here
+from rotation.manifest import Key
+from stacks.environments import Environment, S3State
+from stacks.state import keep_state
+
+PART = "foundation"
+
+
+class Foundation(Stack):
+    """``keys`` goes to the manifest."""
+
+    def __init__(self, app: App, environment: Environment, estate: Estate) -> None:
+        super().__init__(app, environment.stack(PART))
+        environment.vendor.provide(self)
+        keep_state(self, environment.state)
+        keys = {
+            key.name: EncryptionKey(
+                self,
+                environment.vendor,
+                key,
+                deletion_days=environment.deletion_days,
+                readers=_readers(estate, key.name),
+            )
+            for key in estate.keys
+        }
+        self.keys: dict[str, Key] = {name: key.declared for name, key in keys.items()}
+        environment.vendor.config_place(self, environment.config, here())
+        application = environment.stack("application")
+        state = environment.state
+        RunnerIdentity(
+            self,
+            environment.vendor,
+            estate,
+            keys={name: key.address for name, key in keys.items()},
+            config=environment.config,
+            state=(state.bucket, state.key(application)) if isinstance(state, S3State) else None,
+            trusts=environment.trusts,
+        )
+
+
+def _readers(estate: Estate, key: str) -> tuple[str, ...]:
+    """Whoever reads a secret that the key protects."""
+    return tuple(sorted({reader for secret in estate.secrets if secret.key == key for reader in secret.readers}))
