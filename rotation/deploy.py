@@ -32,6 +32,8 @@ SYNTH = WORK / "synth"
 STACK_FILE = "cdk.tf.json"  # the name that cdktf gives it
 DEPLOYED = "deployed"  # the output in which an application stack keeps what its places were deployed with
 
+PATIENCE = 600.0  # seconds that a deployment waits for another one of the same project
+
 _SYNTH_GETS = re.compile(r"PATH|HOME|USER|LANG|LC_.*|TMPDIR|VIRTUAL_ENV|(JSII|CDKTF|NODE|PYTHON).*|CHECKPOINT_DISABLE")
 _GUARDED_ACTIONS = (("create",), ("update",))
 
@@ -162,9 +164,10 @@ def outputs(project: Path, stack: str, sources: str) -> dict[str, Any]:
 
 def _alone(project: Path) -> AbstractContextManager[None]:
     busy = DeployError(
-        "another deployment of this project has been running for 10 minutes", "Wait for it, or stop it, and try again."
+        f"another deployment of this project has been running for {PATIENCE:g} seconds",
+        "Wait for it, or stop it, then run the command again.",
     )
-    return held(project / WORK / "deploy.lock", patience=600, busy=busy)
+    return held(project / WORK / "deploy.lock", PATIENCE, busy)
 
 
 def _settings(folder: Path) -> dict[str, Any]:

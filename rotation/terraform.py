@@ -31,6 +31,8 @@ Json = Any  # what json.loads gives
 # It logs arguments, variables and output. Nothing here makes it do so; this holds if that changes.
 logging.getLogger("python_terraform").setLevel(logging.CRITICAL + 1)
 
+GRACE = 10.0  # seconds between interrupting a child and killing it
+
 _FLAG = python_terraform.IsFlagged
 
 # What a child gets of this process's environment: where things are, and the runner's own access to its clouds.
@@ -117,8 +119,10 @@ class Terraform:
     :class:`DeployError` when it fails or takes longer than its limit.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str], *, lock_patience: int = 60) -> None:
+        """``lock_patience`` is for how many seconds another one's state lock is waited for."""
         self.folder = folder
+        self._lock_timeout = f"{lock_patience}s"
         self._environment = dict(environment)
         _refuse_logs(self._environment)
         name = self._environment.get("TERRAFORM_BINARY_NAME", "terraform")
@@ -131,11 +135,11 @@ class Terraform:
 
     def init(self) -> None:
         """Install the providers and set up the backend as declared, whatever was set up here before."""
-        self._run("init", limit=600, input=False, no_color=_FLAG, reconfigure=_FLAG, lock_timeout="60s")
+        self._run("init", limit=600, input=False, no_color=_FLAG, reconfigure=_FLAG, lock_timeout=self._lock_timeout)
 
     def plan(self, out: Path) -> Plan:
         """Plan into the file ``out`` and return what it holds."""
-        self._run("plan", limit=900, out=out, json=_FLAG, input=False, lock_timeout="60s")
+        self._run("plan", limit=900, out=out, json=_FLAG, input=False, lock_timeout=self._lock_timeout)
         return self.show(out)
 
     def show(self, plan: Path) -> Plan:
@@ -143,7 +147,7 @@ class Terraform:
 
     def apply(self, plan: Path) -> None:
         """Apply exactly this saved plan."""
-        self._run("apply", str(plan), limit=3600, json=_FLAG, input=False, lock_timeout="60s")
+        self._run("apply", str(plan), limit=3600, json=_FLAG, input=False, lock_timeout=self._lock_timeout)
 
     def output(self) -> dict[str, Json]:
         """The values of the outputs in the state; empty where nothing was applied. Sensitive ones are left out."""
@@ -162,7 +166,7 @@ def run(
     argv: Sequence[str], folder: Path, environment: Mapping[str, str], *, limit: float, what: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a child in a session of its own, without input. One that takes longer than ``limit`` seconds, or outlives an
-    exception here, is interrupted as from a keyboard, so that it can free its locks, and killed 10 seconds later."""
+    exception here, is interrupted as from a keyboard, so that it can free its locks, and then killed."""
     try:
         with subprocess.Popen(
             argv,
@@ -190,11 +194,11 @@ def run(
     return subprocess.CompletedProcess(argv, child.returncode, stdout, stderr)
 
 
-def _end(child: subprocess.Popen[str], grace: float = 10) -> None:
+def _end(child: subprocess.Popen[str]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGINT)
     try:
-        child.communicate(timeout=grace)
+        child.communicate(timeout=GRACE)
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)
         child.communicate()
@@ -296,7 +300,9 @@ def _diagnostics(stdout: str, stderr: str) -> list[_Diagnostic]:
             continue
         if diagnostic["severity"] == "error":
             found.append(_Diagnostic(diagnostic["summary"], diagnostic.get("detail", "")))
-    return found or [_Diagnostic(line, stderr) for line in re.findall(r"^\W*Error: (.*)$", stderr, re.MULTILINE)]
+    # Init puts a heading of its own before what it found in the configuration.
+    summary = re.compile(r"^\W*Error: (?!Terraform encountered problems)(.*)$", re.MULTILINE)
+    return found or [_Diagnostic(line, stderr) for line in summary.findall(stderr)]
 
 
 def _fail(command: str, stack: str, diagnostics: Sequence[_Diagnostic]) -> NoReturn:

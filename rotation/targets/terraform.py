@@ -12,12 +12,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from rotation import deploy
-from rotation.errors import DeclarationError, DeployError
+from rotation.errors import DeployError
 from rotation.manifest import Manifest
 from rotation.model import Ring
+from rotation.options import parse
 from rotation.targets import Deployment, DeployTarget, Place
 
 _DEPLOYED = TypeAdapter(dict[str, dict[str, int]])
@@ -31,13 +32,7 @@ class _Options(BaseModel):
 
 class TerraformTarget(DeployTarget):
     def __init__(self, options: Mapping[str, Any], project: Path, manifest: Manifest) -> None:
-        try:
-            self._stack = _Options.model_validate(dict(options)).stack
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            raise DeclarationError(
-                f"the target terraform has no valid option {first['loc'][0]}: {first['msg']}"
-            ) from error
+        self._stack = parse(_Options, options, "target terraform").stack
         self._project = project
         self._manifest = manifest
 
