@@ -92,18 +92,14 @@ def _status(commands: Commands) -> None:
 
 
 def _plan(commands: Commands) -> None:
-    sub = _command(
-        commands, "plan", plan, "show what a rotation would do, without values, and the Terraform plan's digest"
-    )
+    sub = _command(commands, "plan", "show what a rotation would do, without values, and the Terraform plan's digest")
     sub.add_argument("secrets", nargs="*", metavar="SECRET", help="default: what is in flight or due")
     sub.add_argument("--due", action="store_true", help="what is due and may be turned now")
     sub.add_argument("--out", type=Path, metavar="FILE", help="write the plan, for `keyturn rotate --plan`")
 
 
 def _rotate(commands: Commands) -> None:
-    sub = _command(
-        commands, "rotate", rotate, "rotate, or go on with rotations in flight, until done, waiting or blocked"
-    )
+    sub = _command(commands, "rotate", "rotate, or go on with rotations in flight, until done, waiting or blocked")
     sub.add_argument("secrets", nargs="*", metavar="SECRET", help="default: only what is in flight")
     sub.add_argument("--due", action="store_true", help="what is due and may be turned now")
     sub.add_argument("--initialize", action="store_true", help="allow first values (without names: all that have none)")
@@ -121,9 +117,7 @@ def _rollback(commands: Commands) -> None:
 
 
 def _retire(commands: Commands) -> None:
-    sub = _command(
-        commands, "retire", retire, "retire previous generations that are out of use, or say what they wait for"
-    )
+    sub = _command(commands, "retire", "retire previous generations that are out of use, or say what they wait for")
     sub.add_argument("secrets", nargs="*", metavar="SECRET", help="default: all that have a previous generation")
     _add_waiting(sub)
 
