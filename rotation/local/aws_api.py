@@ -35,7 +35,6 @@ from werkzeug.wrappers import Request, Response
 from rotation.errors import KeyturnError
 from rotation.local import aws_kms, aws_secrets_manager
 from rotation.local.aws_faults import Fault, Faults, Kind, refusal
-from rotation.local.aws_secrets_manager import DocumentedSecretsManager
 from rotation.local.aws_snapshot import Snapshot
 from rotation.local.aws_wire import Call, clock_error, error, json_answer, read_call
 
@@ -47,13 +46,9 @@ _log = logging.getLogger("aws_api")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """``clock_offset_seconds`` moves the server's clock: its Date header, and which signatures it takes for expired.
-
-    ``first_version_is_current``: see :class:`~rotation.local.aws_secrets_manager.DocumentedSecretsManager`.
-    """
+    """``clock_offset_seconds`` moves the server's clock: its Date header, and which signatures it takes for expired."""
 
     clock_offset_seconds: float = 0.0
-    first_version_is_current: bool = False
 
     def now(self) -> datetime:
         return datetime.now(UTC) + timedelta(seconds=self.clock_offset_seconds)
@@ -129,16 +124,12 @@ class Application:
             case "DELETE faults":
                 self._faults.clear()
             case "PUT settings":
-                self._set(Settings(**json.loads(request.data)))
+                self.settings = Settings(**json.loads(request.data))
             case "DELETE state":
                 self._snapshot.forget()
             case _:
                 return json_answer({"error": f"there is no {asked}"}, 404)
         return json_answer({})
-
-    def _set(self, settings: Settings) -> None:
-        self.settings = settings
-        DocumentedSecretsManager.first_version_is_current = settings.first_version_is_current
 
 
 def _drop_connection(call: Call, environ: WSGIEnvironment) -> NoReturn:
@@ -171,14 +162,21 @@ def serve(port: int, folder: Path) -> None:
     snapshot = Snapshot(folder)
     snapshot.load()
     application = Application(snapshot)
-    server = make_server("127.0.0.1", port, application, threaded=True, request_handler=_handler(application))
+    with socket.create_server(("127.0.0.1", port), backlog=128) as listener:
+        _serve_on(listener, application)
+
+
+def _serve_on(listener: socket.socket, application: Application) -> None:
+    port = listener.getsockname()[1]
+    handler = _handler(application)
+    server = make_server("127.0.0.1", port, application, threaded=True, request_handler=handler, fd=listener.fileno())
 
     def stop(*_: Any) -> None:
         threading.Thread(target=server.shutdown).start()  # it waits for serve_forever, which this thread is in
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    sys.stdout.write(f"http://127.0.0.1:{server.server_port}\n")
+    sys.stdout.write(f"http://127.0.0.1:{port}\n")
     sys.stdout.flush()
     server.serve_forever(poll_interval=0.1)
     server.server_close()

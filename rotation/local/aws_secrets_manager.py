@@ -90,13 +90,7 @@ class Secret(FakeSecret):
 
 
 class DocumentedSecretsManager(SecretsManagerBackend):
-    """Secrets Manager of one account and region.
-
-    ``first_version_is_current`` is a switch for tests. AWS documents that the first version of a secret gets AWSCURRENT
-    whatever labels the request names (PutSecretValue).
-    """
-
-    first_version_is_current = False
+    """Secrets Manager of one account and region."""
 
     @property
     def _url_module(self) -> Any:
@@ -152,7 +146,10 @@ class DocumentedSecretsManager(SecretsManagerBackend):
         client_request_token: str | None,
         version_stages: list[str],
     ) -> str:
-        """PutSecretValue: put if absent. A token that is in use with the same value leaves everything as it is."""
+        """PutSecretValue: put if absent. A token that is in use with the same value leaves everything as it is.
+
+        The first version of a secret gets AWSCURRENT whatever labels the request names.
+        """
         value = _value(secret_string, secret_binary)
         if value is None:
             raise InvalidRequestException("You must provide either SecretString or SecretBinary.")
@@ -160,8 +157,7 @@ class DocumentedSecretsManager(SecretsManagerBackend):
             raise _too_long("versionStages", MAX_LABELS_PER_CALL)
         token = self._from_client_request_token(client_request_token)
         secret = self._writable(secret_id)
-        is_first = self.first_version_is_current and not secret.versions
-        _put(secret, token, value, [*version_stages, CURRENT] if is_first else version_stages)
+        _put(secret, token, value, version_stages if secret.versions else [*version_stages, CURRENT])
         return secret.short(token, stages=True)
 
     def update_secret(

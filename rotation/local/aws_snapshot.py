@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from moto.backends import get_backend
 from moto.core.base_backend import BackendDict
+from moto.s3.utils import _VersionedKeyStore
 
 from rotation.errors import LocalError
 
@@ -116,12 +117,25 @@ def _put_back(backend: Any, name: str, value: Any) -> None:
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles also the private keys of asymmetric KMS keys, which are handles into OpenSSL."""
+    """Pickles also what does not pickle by itself.
+
+    The private keys of asymmetric KMS keys are handles into OpenSSL; S3's map of objects shows only the latest
+    version of each when it is read as the dict that it is.
+    """
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, RSAPrivateKey | EllipticCurvePrivateKey):
             return _private_key, (obj.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption()),)
+        if isinstance(obj, _VersionedKeyStore):
+            return _key_store, ({name: obj.getlist(name) for name in dict.keys(obj)},)
         return NotImplemented
+
+
+def _key_store(versions: dict[str, list[Any]]) -> _VersionedKeyStore:
+    store = _VersionedKeyStore()
+    for name, objects in versions.items():
+        store.setlist(name, objects)
+    return store
 
 
 def _private_key(der: bytes) -> Any:
