@@ -1,0 +1,22 @@
+"""A plugin's options, checked where they enter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from rotation.errors import DeclarationError
+
+Options = TypeVar("Options", bound=BaseModel)
+
+
+def parse(model: type[Options], options: Mapping[str, Any], plugin: str) -> Options:
+    """The options as their model, or a :class:`DeclarationError` that names the plugin, the option and the reason."""
+    try:
+        return model.model_validate(dict(options))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DeclarationError(f"{plugin}: {f'option {where}: ' if where else ''}{first['msg']}") from error
