@@ -1,0 +1,286 @@
+"""The sample application "orders-api": it places orders at a constant rate, and switches credentials without a restart.
+
+``python -m rotation.local.application --name orders-api --ring canary --port N --config s3://BUCKET/KEY --log FILE``
+
+It polls its configuration object, which names the version of each secret and nothing more::
+
+    secrets:
+      orders/db: {arn: "arn:…", version_id: "g0000000042-…", generation: 42}
+      orders/api-token: {arn: "arn:…", version_id: "g0000000007-…", generation: 7, sealed_with: alias/orders}
+
+A new version is fetched, tried, and only then used: every order is placed by one generation of the login and signed by
+one of the token. What cannot be switched to is tried again every second, while the old one goes on. ``GET /health`` on
+127.0.0.1 answers 200 as long as the program lives; its ``status`` is ok, starting or failing. AWS's endpoint, region
+and credentials come from boto3's own environment variables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import hmac
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import psycopg
+import yaml
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rotation.errors import KeyturnError
+from rotation.keys.aws_kms import AwsKms
+from rotation.local.application_database import Database
+from rotation.local.application_record import Record
+from rotation.sealing import unseal
+from rotation.secret_value import SecretValue
+
+DATABASE = "orders/db"
+TOKEN = "orders/api-token"  # noqa: S105  # the secret's name
+_POLL = 0.2  # seconds between two looks at the configuration
+_RETRY = 1.0  # seconds between two tries to switch
+_WORKERS = 4
+_FAILURES = (KeyturnError, ClientError, BotoCoreError, psycopg.Error, ValueError, KeyError)
+
+
+class Wanted(BaseModel):
+    """Where one secret's value is read, as the configuration names it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    arn: str
+    version_id: str
+    generation: int
+    sealed_with: str | None = None
+
+
+class Configuration(BaseModel):
+    secrets: dict[str, Wanted]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    name: str
+    ring: str
+    port: int
+    bucket: str
+    key: str
+    log: Path
+    rate: float
+
+
+class OrderLost(psycopg.DataError):
+    """An order that was just placed cannot be read back."""
+
+
+class Aws:
+    """What the application asks of AWS: its configuration, and the values that it names."""
+
+    def __init__(self, bucket: str, key: str) -> None:
+        config = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1})
+        self._s3 = boto3.client("s3", config=config)
+        self._secrets = boto3.client("secretsmanager", config=config)
+        self._object = {"Bucket": bucket, "Key": key}
+        self._etag = ""
+
+    def changed_configuration(self) -> Configuration | None:
+        """The configuration if it has changed since the last look; None if not, or while there is none.
+
+        Raises ``ClientError`` or ``BotoCoreError`` when it cannot be read, ``ValueError`` when it is no configuration.
+        """
+        unless = {"IfNoneMatch": self._etag} if self._etag else {}
+        try:
+            answer = self._s3.get_object(**self._object, **unless)  # type: ignore[arg-type]  # typed by TypedDicts
+        except ClientError as error:
+            if error.response["Error"]["Code"] in {"304", "NoSuchKey", "NoSuchBucket"}:
+                return None
+            raise
+        with answer["Body"] as body:
+            text = body.read()
+        try:
+            configuration = Configuration.model_validate(yaml.safe_load(text))
+        except (yaml.YAMLError, ValidationError) as error:
+            raise ValueError("not YAML with a mapping of secrets") from error
+        self._etag = answer["ETag"]
+        return configuration
+
+    def value(self, wanted: Wanted) -> SecretValue:
+        """The value of exactly this version, unsealed if it is sealed."""
+        answer = self._secrets.get_secret_value(SecretId=wanted.arn, VersionId=wanted.version_id)
+        value = SecretValue(answer["SecretString"])
+        if wanted.sealed_with is None:
+            return value
+        return unseal(value, name=answer["Name"], generation=wanted.generation, service=AwsKms({}))
+
+
+class Application:
+    """The threads that place orders, watch the configuration, count, and answer; from :meth:`start` to :meth:`stop`."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._record = Record(options.ring, options.log)
+        self._aws = Aws(options.bucket, options.key)
+        self._database = Database()
+        self._token: tuple[int, SecretValue] | None = None
+        self._wanted: dict[str, Wanted] = {}
+        self._used: dict[str, Wanted] = {}
+        self._retry_at: dict[str, float] = {}
+        self._stopping = threading.Event()
+        self._server = ThreadingHTTPServer(("127.0.0.1", options.port), self._handler())
+        work: list[Callable[[], None]] = [self._watch, self._count, *[self._place_orders] * _WORKERS]
+        self._threads = [threading.Thread(target=each, daemon=True) for each in work]
+        self._answering = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
+
+    def start(self) -> None:
+        for thread in (*self._threads, self._answering):
+            thread.start()
+
+    def stop(self) -> None:
+        """End cleanly: orders under way are finished."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(15)
+        self._database.close()
+        self._server.shutdown()
+        self._server.server_close()
+        self._record.close()
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(_POLL):
+            try:
+                configuration = self._aws.changed_configuration()
+            except (ClientError, BotoCoreError, ValueError) as error:
+                self._record.cannot_read_configuration(error)
+            else:
+                self._record.reads_configuration()
+                self._want(configuration)
+            self._switch()
+
+    def _want(self, configuration: Configuration | None) -> None:
+        if configuration is not None:
+            self._wanted = configuration.secrets
+            self._retry_at.clear()
+            self._record.awaits(frozenset(self._wanted))
+
+    def _switch(self) -> None:
+        """Use what is wanted, secret by secret: what ails one does not hold up the other."""
+        for secret, wanted in self._wanted.items():
+            if self._used.get(secret) == wanted:
+                self._record.uses(secret, wanted.generation)
+            elif time.monotonic() >= self._retry_at.get(secret, 0.0):
+                try:
+                    self._use(secret, wanted)
+                except _FAILURES as error:
+                    self._retry_at[secret] = time.monotonic() + _RETRY
+                    self._record.cannot_use(secret, wanted.generation, error)
+
+    def _use(self, secret: str, wanted: Wanted) -> None:
+        value = self._aws.value(wanted)
+        if secret == DATABASE:
+            self._database.switch(wanted.generation, value)
+        elif secret == TOKEN:
+            self._token = (wanted.generation, value)
+        self._used[secret] = wanted
+        self._record.uses(secret, wanted.generation)
+
+    def _count(self) -> None:
+        while not self._stopping.wait(1.0):
+            self._record.write_counts()
+
+    def _place_orders(self) -> None:
+        """One worker: its share of the rate, however long each order takes."""
+        pause = _WORKERS / self._options.rate
+        due = time.monotonic()
+        while not self._stopping.wait(max(0.0, due - time.monotonic())):
+            due = max(due + pause, time.monotonic() - 1.0)  # what could not be done for over a second is not made up
+            with self._database.pool() as pool:
+                if pool is None:
+                    continue
+                try:
+                    with pool.connection() as connection:
+                        number = place_order(connection, f"an order of {self._options.name}")
+                except psycopg.Error as error:
+                    self._record.failed(DATABASE, pool.generation, error)
+                    continue
+                self._record.succeeded(DATABASE, pool.generation)
+            self._sign(number)
+
+    def _sign(self, number: int) -> None:
+        if (token := self._token) is not None:
+            generation, value = token
+            hmac.digest(value.reveal().encode(), str(number).encode(), hashlib.sha256)
+            self._record.used(TOKEN, generation)
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        record = self._record
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:  # http.server's name
+                body = json.dumps(record.health()).encode()
+                if self.path != "/health":
+                    self.send_error(404)
+                    return
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:  # http.server's name
+                """Say nothing: whoever asks for health asks often."""
+
+        return Handler
+
+
+def place_order(connection: psycopg.Connection[Any], item: str) -> int:
+    """Insert an order, read it back, and return its number."""
+    placed = connection.execute("INSERT INTO orders (item) VALUES (%s) RETURNING id", [item]).fetchone()
+    number: int = placed[0] if placed else 0
+    if connection.execute("SELECT FROM orders WHERE id = %s AND item = %s", [number, item]).fetchone() is None:
+        raise OrderLost(f"order {number} cannot be read back")
+    return number
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    parser = argparse.ArgumentParser(prog="python -m rotation.local.application", description="The sample application.")
+    parser.add_argument("--name", default="orders-api")
+    parser.add_argument("--ring", required=True, choices=["canary", "stable"])
+    parser.add_argument("--port", required=True, type=int, help="of GET /health on 127.0.0.1")
+    parser.add_argument("--config", required=True, metavar="s3://BUCKET/KEY")
+    parser.add_argument("--log", required=True, type=Path)
+    parser.add_argument("--rate", default=40.0, type=float, help="orders per second")
+    given = parser.parse_args(arguments)
+    config = urlsplit(given.config)
+    if config.scheme != "s3" or not config.netloc or len(config.path) < 2:
+        parser.error(f"--config is not of the form s3://BUCKET/KEY: {given.config}")
+    if given.rate <= 0:
+        parser.error("--rate is more than nothing")
+    return Options(given.name, given.ring, given.port, config.netloc, config.path[1:], given.log, given.rate)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run until SIGTERM or SIGINT; return the exit code."""
+    options = parse(arguments)
+    options.log.parent.mkdir(parents=True, exist_ok=True)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    application = Application(options)
+    application.start()
+    stop.wait()
+    application.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
