@@ -30,6 +30,8 @@ from rotation.terraform import Plan, Terraform, run, runner_environment
 WORK = Path(".keyturn")
 SYNTH = WORK / "synth"
 STACK_FILE = "cdk.tf.json"  # the name that cdktf gives it
+DATA = ".terraform"  # what init makes in a stack's folder
+INITIALIZED = "initialized-for"  # in DATA: the fingerprint of what it was made for
 DEPLOYED = "deployed"  # the output in which an application stack keeps what its places were deployed with
 
 PATIENCE = 600.0  # seconds that a deployment waits for another one of the same project
@@ -70,12 +72,11 @@ def prepare(project: Path, folder: Path) -> Terraform:
     environment = terraform_environment(project, settings)
     terraform = Terraform(folder, environment)
     fingerprint = _fingerprint(settings, environment)
-    mark = folder / ".terraform" / "initialized-for"
+    mark = folder / DATA / INITIALIZED
     if not mark.is_file() or mark.read_text(encoding="utf-8") != fingerprint:
         # Versions are pinned by the stacks; a lock file left from other versions would only refuse them.
         (folder / ".terraform.lock.hcl").unlink(missing_ok=True)
         terraform.init()
-        mark.parent.mkdir(exist_ok=True)
         write_atomically(mark, fingerprint)
     return terraform
 
@@ -151,15 +152,17 @@ def outputs(project: Path, stack: str, sources: str) -> dict[str, Any]:
     ``sources`` is the manifest's digest of what declares: the backend is learnt by a synth when that changes.
     """
     folder = project / WORK / "outputs" / stack
+    data = project / SYNTH / "stacks" / stack / DATA
     learnt = folder / "sources"
-    if not learnt.is_file() or learnt.read_text(encoding="utf-8") != sources:
+    if not (data / INITIALIZED).is_file() or not learnt.is_file() or learnt.read_text(encoding="utf-8") != sources:
         with _alone(project):
-            settings = _settings(synth(project, [stack]) / stack)
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder / STACK_FILE, json.dumps({"terraform": _backend(stack, settings)}, indent=1))
-            prepare(project, folder)
+            stack_folder = synth(project, [stack]) / stack
+            backend = {"terraform": _backend(stack, _settings(stack_folder))}
+            prepare(project, stack_folder)
+            write_atomically(folder / STACK_FILE, json.dumps(backend, indent=1))
             write_atomically(learnt, sources)
-    return prepare(project, folder).output()
+    # Without the stack's resources, but with what init made for them: a folder of its own would need all providers.
+    return Terraform(folder, terraform_environment(project, {}) | {"TF_DATA_DIR": str(data.absolute())}).output()
 
 
 def _alone(project: Path) -> AbstractContextManager[None]:
