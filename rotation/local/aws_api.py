@@ -39,7 +39,7 @@ from rotation.local.aws_snapshot import Snapshot
 from rotation.local.aws_wire import Call, clock_error, error, json_answer, read_call
 
 if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 _log = logging.getLogger("aws_api")
 
@@ -57,8 +57,8 @@ class Settings:
 class Application:
     """WSGI: counts a call, misbehaves on demand, lets moto answer, and saves what changed before it replies."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._moto = DomainDispatcherApplication(create_backend_app)
+    def __init__(self, moto: WSGIApplication, snapshot: Snapshot) -> None:
+        self._moto = moto
         self._snapshot = snapshot
         self._faults = Faults()
         self.settings = Settings()
@@ -89,9 +89,8 @@ class Application:
         """Let moto answer. One request at a time: its backends are plain objects that know of no threads."""
         with self._snapshot.applying:
             answer = self._ask_moto(call, environ)
-            ticket = self._snapshot.applied(call.service) if call.changes else None
-        if ticket is not None:
-            self._snapshot.save(call.service, ticket)
+            ticket = self._snapshot.applied(call.service, changed=call.changes)
+        self._snapshot.save(call.service, ticket)
         return answer
 
     def _ask_moto(self, call: Call, environ: WSGIEnvironment) -> Response:
@@ -161,7 +160,7 @@ def serve(port: int, folder: Path) -> None:
     aws_kms.install()
     snapshot = Snapshot(folder)
     snapshot.load()
-    application = Application(snapshot)
+    application = Application(DomainDispatcherApplication(create_backend_app), snapshot)
     with socket.create_server(("127.0.0.1", port), backlog=128) as listener:
         _serve_on(listener, application)
 

@@ -66,13 +66,18 @@ class Snapshot:
             for name, value in attributes.items():
                 _put_back(backends[account][region], name, value)
 
-    def applied(self, service: str) -> int:
-        """Note a change, while holding ``applying``; returns its ticket for :meth:`save`."""
-        self._applied[service] += 1
+    def applied(self, service: str, *, changed: bool) -> int:
+        """Note a request, while holding ``applying``; returns a ticket for what it has made or seen."""
+        self._applied[service] += changed
         return self._applied[service]
 
     def save(self, service: str, ticket: int) -> None:
-        """Return once the change is on disk. Not to be called while holding ``applying``."""
+        """Return once that is on disk: also a reader must not tell what a crash would undo.
+
+        Not to be called while holding ``applying``.
+        """
+        if self._saved[service] >= ticket:
+            return
         with self._writing[service]:
             if self._saved[service] >= ticket:
                 return

@@ -6,16 +6,25 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection
-from typing import Any
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
+from werkzeug.test import Client
 
+from rotation.local.aws_api import Application
+from rotation.local.aws_snapshot import Snapshot
 from tests.fixtures.aws import AwsApi
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
 
 POLICY = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:*", "Resource": "*"}]}'
 
@@ -238,6 +247,27 @@ def test_a_signature_far_from_the_servers_clock_is_refused_and_the_answer_shows_
     with pytest.raises(ClientError) as of_s3:
         api.client("s3").list_buckets()
     assert of_s3.value.response["Error"]["Code"] == "RequestTimeTooSkewed"
+
+
+# One at a time
+
+
+def test_requests_are_applied_one_at_a_time(tmp_path: Path) -> None:
+    inside = Lock()
+    overlaps = []
+
+    def moto(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        overlaps.append(not inside.acquire(blocking=False))
+        time.sleep(0.02)
+        inside.release()
+        start_response("200 OK", [])
+        return []
+
+    client = Client(Application(moto, Snapshot(tmp_path)))
+    with ThreadPoolExecutor(4) as pool:
+        statuses = [answer.status_code for answer in pool.map(lambda _: client.get("/"), range(4))]
+    assert statuses == [200] * 4
+    assert overlaps == [False] * 4
 
 
 # The control routes
