@@ -95,7 +95,7 @@ def _plan(commands: Commands) -> None:
     sub = _command(commands, "plan", "show what a rotation would do, without values, and the Terraform plan's digest")
     sub.add_argument("secrets", nargs="*", metavar="SECRET", help="default: what is in flight or due")
     sub.add_argument("--due", action="store_true", help="what is due and may be turned now")
-    sub.add_argument("--out", type=Path, metavar="FILE", help="write the plan, for `keyturn rotate --plan`")
+    sub.add_argument("--out", type=_file, metavar="FILE", help="write the plan, for `keyturn rotate --plan`")
 
 
 def _rotate(commands: Commands) -> None:
@@ -103,7 +103,7 @@ def _rotate(commands: Commands) -> None:
     sub.add_argument("secrets", nargs="*", metavar="SECRET", help="default: only what is in flight")
     sub.add_argument("--due", action="store_true", help="what is due and may be turned now")
     sub.add_argument("--initialize", action="store_true", help="allow first values (without names: all that have none)")
-    sub.add_argument("--plan", type=Path, metavar="FILE", help="only what this plan says, and only if nothing moved")
+    sub.add_argument("--plan", type=_file, metavar="FILE", help="only what this plan says, and only if nothing moved")
     sub.add_argument("--until", choices=PHASES, metavar="PHASE", help=f"go no further than: {', '.join(PHASES)}")
     sub.add_argument("--reason", default="asked for", metavar="TEXT", help="kept in the audit trail")
     _add_waiting(sub)
@@ -149,6 +149,11 @@ def _add_waiting(sub: Any) -> None:
     sub.add_argument(
         "--wait", type=_seconds, metavar="SECONDS", help="stay this long for what time brings (default: 600)"
     )
+
+
+def _file(text: str) -> Path:
+    """A path from where the user is: commands work in the project's folder."""
+    return Path(text).absolute()
 
 
 def _seconds(text: str) -> float:

@@ -19,7 +19,7 @@ from rotation.decide import Blocked, Done, Ending, Wait
 from rotation.engine import Engine, Purpose, Request, Result
 from rotation.files import write_atomically
 from rotation.journal import Journal
-from rotation.local import environment
+from rotation.local import environment, providers
 from rotation.manifest import Manifest
 from rotation.output import Output, table
 from rotation.planning import RotationPlan, plan_rotations
@@ -51,6 +51,7 @@ class _Session:
 @contextmanager
 def _session(options: argparse.Namespace) -> Iterator[_Session]:
     settings = load(options.project)
+    os.chdir(settings.project)  # declarations name files relative to the project
     manifest = Manifest.load(settings.project, options.environment)
     if options.environment == LOCAL:
         os.environ.update(environment.environment_variables(settings.project))
@@ -74,7 +75,7 @@ def local(options: argparse.Namespace) -> int:
     output = Output(machine=options.json)
     project = find_project(options.project or Path.cwd())
     if options.what == "env":
-        variables = environment.environment_variables(project)
+        variables = environment.environment_variables(project) | providers.tool_environment(project)
         output.result(variables, [f"export {name}={value}" for name, value in variables.items()])
         return DONE
     if options.what == "up":

@@ -1,0 +1,233 @@
+"""The demo: real rotations of a database password under load, two that undo themselves, and one that is killed.
+
+Everything it does goes through the commands that a user would type; it only plants the faults and counts. It ends with
+a non-zero exit code when anything is not as promised.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rotation.errors import KeyturnError
+from rotation.local import environment, providers
+from rotation.local.leaks import Leaks
+from rotation.local.load import Load, Probe
+from rotation.local.plants import Plants
+from rotation.model import Ring
+from rotation.settings import find_project
+
+SECRET = "orders/db"  # noqa: S105  # a secret's name
+STACKS = ("foundation-local", "secrets-local", "application-local")
+LIMIT = 600  # seconds that one command may take
+
+
+class Broken(Exception):
+    """Something was not as promised."""
+
+
+@dataclass
+class Demo:
+    """One run. ``transcript`` keeps all that the commands printed, to be searched for values at the end."""
+
+    project: Path
+    started: float = field(default_factory=time.monotonic)
+    transcript: list[str] = field(default_factory=list)
+
+    # Telling
+
+    def title(self, text: str) -> None:
+        print(f"\n── {time.monotonic() - self.started:5.0f} s ── {text}", flush=True)
+
+    def expect(self, held: bool, promise: str) -> None:
+        print(f"   {'✓' if held else '✗'} {promise}", flush=True)
+        if not held:
+            raise Broken(promise)
+
+    # Commands
+
+    def keyturn(self, *arguments: str, expect: int | Sequence[int] = 0) -> str:
+        """Run a command as a user would, show what it prints, and check its exit code."""
+        expected = (expect,) if isinstance(expect, int) else tuple(expect)
+        print(f"$ keyturn {' '.join(arguments)}", flush=True)
+        with self.start(*arguments) as child:
+            text = self._follow(child)
+            code = child.wait(LIMIT)
+        if code not in expected:
+            raise Broken(f"keyturn {' '.join(arguments)} ended with {code}, not {' or '.join(map(str, expected))}")
+        return text
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        argv = [sys.executable, "-m", "rotation", *arguments]
+        return subprocess.Popen(argv, cwd=self.project, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def _follow(self, child: subprocess.Popen[str], until: Callable[[str], bool] = lambda _: False) -> str:
+        lines: list[str] = []
+        for line in child.stdout or ():
+            print(f"  {line}", end="", flush=True)
+            lines.append(line)
+            if until(line):
+                break
+        self.transcript += lines
+        return "".join(lines)
+
+    def cdktf_deploy(self) -> None:
+        argv = ["cdktf", "deploy", *STACKS, "--auto-approve", "--skip-provider-lock"]
+        print(f"$ {' '.join(argv)}", flush=True)
+        done = subprocess.run(
+            argv,
+            cwd=self.project,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=LIMIT,
+            check=False,
+        )
+        self.transcript += [done.stdout, done.stderr]
+        if done.returncode != 0:
+            print(done.stdout[-4000:], done.stderr[-4000:], sep="\n")
+            raise Broken(f"cdktf deploy ended with {done.returncode}")
+        print(f"  {', '.join(STACKS)} are deployed", flush=True)
+
+    # The parts
+
+    def set_up(self) -> None:
+        self.title("the embedded environment: AWS API, PostgreSQL, the application in two rings")
+        self.keyturn("local", "up")
+        os.environ.update(environment.environment_variables(self.project) | providers.tool_environment(self.project))
+
+    def declare(self) -> None:
+        self.title("the three stacks, by cdktf deploy")
+        self.cdktf_deploy()
+
+    def first_values(self, load: Load) -> None:
+        self.title("first values")
+        self.keyturn("rotate", "--initialize")
+        self.expect(load.await_traffic(), "both rings serve queries")
+
+    def good_rotation(self, load: Load) -> None:
+        self.title("(a) a rotation: canary first, then everyone, then promoted")
+        failed = load.failed()
+        before = load.generation(Ring.STABLE, SECRET)
+        self.keyturn("plan", SECRET, expect=2)
+        self.keyturn("rotate", SECRET)
+        after = load.generation(Ring.STABLE, SECRET)
+        self.expect(after > before, f"the application went from generation {before} to {after} without a restart")
+        self.expect(load.failed() == failed, f"no query failed ({load.queries()} so far)")
+
+    def missing_grant(self, load: Load, plants: Plants) -> None:
+        self.title("(b) the new login lacks a grant that somebody gave to the old one by hand")
+        with plants.grant_to_one_user_only():
+            before, failed = load.pins(SECRET), load.failed()
+            text = self.keyturn("rotate", SECRET, expect=4)
+        self.expect("lacks SELECT" in text, "the privilege test names the missing grant")
+        self.expect(load.pins(SECRET) == before, "no ring ever saw the candidate")
+        self.expect(load.failed() == failed, "no query failed")
+
+    def bad_under_the_application(self, load: Load, plants: Plants) -> None:
+        self.title("(c) the new login breaks only under the application: a row-level policy names the old one")
+        with plants.policy_for_one_user():
+            before = load.generation(Ring.STABLE, SECRET)
+            failed = load.failed(Ring.STABLE)
+            text = self.keyturn("rotate", SECRET, expect=4)
+        self.expect("reject canary" in text, "the canary's signals condemn that generation")
+        self.expect(load.await_generation(Ring.CANARY, SECRET, before), f"the canary is back at generation {before}")
+        self.expect(load.failed(Ring.STABLE) == failed, "the stable ring was never touched: none of its queries failed")
+
+    def killed(self, load: Load) -> None:
+        self.title("(d) the runner is killed in mid-rotation, and run again")
+        failed = load.failed()
+        before = load.generation(Ring.STABLE, SECRET)
+        print(f"$ keyturn rotate {SECRET}", flush=True)
+        with self.start("rotate", SECRET) as child:
+            self._follow(child, until=lambda line: "deploy canary" in line)
+            os.kill(child.pid, signal.SIGKILL)
+            child.wait(LIMIT)
+        print("  … killed with SIGKILL", flush=True)
+        self.keyturn("rotate", SECRET)
+        after = load.generation(Ring.STABLE, SECRET)
+        self.expect(after == before + 1, f"the next run finished that same rotation: {before} → {after}")
+        self.expect(load.failed() == failed, "no query failed")
+
+    def key_rotation(self, load: Load) -> None:
+        self.title("(e) the key gets new material; the sealed value gets a new envelope, and stays the same value")
+        failed = load.failed()
+        self.keyturn("rekey", "orders")
+        self.expect(load.failed() == failed, "no query failed")
+
+    def retire(self) -> None:
+        self.title("(f) the old login is retired, on evidence")
+        self.keyturn("retire")
+        self.keyturn("retire")
+
+    def account(self, probe: Probe, load: Load) -> None:
+        self.title("where things stand")
+        self.keyturn("status")
+        self.keyturn("render", "--check")
+        print()
+        self.keyturn("audit", SECRET)
+        self.expect(probe.failed == 0, f"{probe.logins} logins with the current value, all along: none was refused")
+        self.expect(load.queries() > 0, f"{load.queries()} queries under load, {load.failed()} failed: those of (c)")
+
+    def leaks(self) -> None:
+        self.title("no value is anywhere but in its store")
+        self.keyturn("plan", SECRET, "--out", ".keyturn/demo.plan.json", expect=2)
+        leaks = Leaks(self.project)
+        report = leaks.search(self.transcript)
+        (self.project / ".keyturn" / "demo.plan.json").unlink()
+        self.expect(not report.found, f"{report.values} values looked for in {report.places} places: {report.kinds}")
+        for place in report.found:
+            print(f"     a value is in {place}")
+
+
+def run(project: Path) -> None:
+    demo = Demo(project)
+    demo.set_up()
+    plants = Plants(project)
+    plants.clear()
+    load = Load(project)
+    demo.declare()
+    demo.first_values(load)
+    with _watching(project) as probe:
+        demo.good_rotation(load)
+        demo.missing_grant(load, plants)
+        demo.bad_under_the_application(load, plants)
+        demo.killed(load)
+        demo.retire()
+        demo.key_rotation(load)
+        demo.account(probe, load)
+    demo.leaks()
+    demo.title("all of it held; `keyturn local down` stops the servers and keeps their data")
+
+
+@contextmanager
+def _watching(project: Path) -> Iterator[Probe]:
+    probe = Probe(project, SECRET)
+    probe.start()
+    try:
+        yield probe
+    finally:
+        probe.stop()
+
+
+def main() -> int:
+    try:
+        run(find_project(Path.cwd()))
+    except Broken as error:
+        print(f"\nthe demo failed: {error}", file=sys.stderr)
+        return 1
+    except KeyturnError as error:
+        print(f"\nerror: {error}\n  {error.remedy}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""Search everything that keyturn, Terraform and the CDK left behind for every value that the store has ever held.
+
+The servers' own folders are left out: they are where the values live.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+
+from rotation.keys.aws_kms import AwsKms
+from rotation.manifest import Manifest
+from rotation.sealing import is_sealed, unseal
+from rotation.secret_value import SecretValue
+
+SHORTEST = 8  # characters: what is shorter would be found by chance
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """``found`` names the places that hold a value, ``kinds`` says what was searched."""
+
+    values: int
+    places: int
+    kinds: str
+    found: tuple[str, ...]
+
+
+class Leaks:
+    """A search in one project. The process has the variables of the embedded environment, and of its tools."""
+
+    def __init__(self, project: Path) -> None:
+        self._project = project
+        self._manifest = Manifest.load(project, "local")
+
+    def search(self, printed: Sequence[str]) -> Report:
+        """Search files, what commands ``printed``, and a saved plan of the application stack."""
+        values = sorted(self._values())
+        kinds: Counter[str] = Counter()
+        found: list[str] = []
+        for kind, name, content in self._places(printed):
+            kinds[kind] += 1
+            if any(value in content for value in values):
+                found.append(name)
+        summary = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        return Report(len(values), sum(kinds.values()), summary, tuple(found))
+
+    def _values(self) -> set[bytes]:
+        """Every value, and every field of a value that is a JSON object, of every version that ever was."""
+        values: set[bytes] = set()
+        for secret in self._manifest.secrets.values():
+            for text in self._versions(secret.stored_as):
+                values |= set(_sensitive(text))
+        administrator = boto3.client("secretsmanager").get_secret_value(SecretId="local/orders/db-admin")
+        values |= set(_sensitive(administrator["SecretString"]))
+        return values
+
+    def _versions(self, name: str) -> Iterator[str]:
+        client = boto3.client("secretsmanager")
+        pages = client.get_paginator("list_secret_version_ids").paginate(SecretId=name, IncludeDeprecated=True)
+        for page in pages:
+            for version in page["Versions"]:
+                stored = client.get_secret_value(SecretId=name, VersionId=version["VersionId"])["SecretString"]
+                yield stored
+                if is_sealed(SecretValue(stored)):
+                    generation = int(version["VersionId"][1:11])
+                    yield unseal(SecretValue(stored), name=name, generation=generation, service=AwsKms({})).reveal()
+
+    def _places(self, printed: Sequence[str]) -> Iterator[tuple[str, str, bytes]]:
+        yield "transcripts", "what the commands printed", "".join(printed).encode()
+        for path in self._files():
+            kind = "state files" if ".tfstate" in path.name else f"{path.suffix.lstrip('.') or 'other'} files"
+            yield kind, str(path.relative_to(self._project)), path.read_bytes()
+        yield from self._saved_plan()
+
+    def _files(self) -> Iterator[Path]:
+        own = self._project / ".keyturn"
+        servers = {own / "local" / "aws", own / "local" / "postgresql", own / "terraform"}
+        for folder in (own, self._project / "cdktf.out", self._project / "stacks"):
+            for path in sorted(folder.rglob("*")):
+                if path.is_file() and not path.is_symlink() and not servers & set(path.parents):
+                    if ".terraform" not in path.parts:
+                        yield path
+
+    def _saved_plan(self) -> Iterator[tuple[str, str, bytes]]:
+        """A plan of the application stack as a file (a zip that holds the state) and as JSON."""
+        folder = self._project / ".keyturn" / "synth" / "stacks" / "application-local"
+        with tempfile.TemporaryDirectory() as temporary:
+            plan = Path(temporary) / "plan"
+            for argv in (
+                ["terraform", "plan", "-input=false", f"-out={plan}"],
+                ["terraform", "show", "-json", str(plan)],
+            ):
+                done = subprocess.run(argv, cwd=folder, capture_output=True, check=True, timeout=300)
+                yield "plans", " ".join(argv[:2]), done.stdout
+            with zipfile.ZipFile(plan) as archive:
+                for member in archive.namelist():
+                    yield "plans", f"saved plan: {member}", archive.read(member)
+
+
+def _sensitive(text: str) -> Iterator[bytes]:
+    """The text itself; of a JSON object the fields that are secret, not the host or the user's name."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = None
+    if isinstance(content, dict):
+        fields = [str(content[name]) for name in ("password", "ciphertext", "wrapped") if name in content]
+        yield from (field.encode() for field in fields if len(field) >= SHORTEST)
+    elif len(text) >= SHORTEST:
+        yield text.encode()

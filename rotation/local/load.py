@@ -1,0 +1,116 @@
+"""What the demo and the tests watch: the application's counters, and a probe that logs in with the current value."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from rotation import pins
+from rotation.manifest import Manifest
+from rotation.model import Ring
+from rotation.stores.aws_secrets_manager import AwsSecretsManager
+
+PATIENCE = 20  # seconds
+
+
+class Load:
+    """The sample application's counters, from its health endpoints."""
+
+    def __init__(self, project: Path) -> None:
+        self._project = project
+        endpoints = json.loads((project / ".keyturn/local/endpoints.json").read_text(encoding="utf-8"))
+        self._urls: dict[Ring, str] = {Ring(ring): url for ring, url in endpoints["applications"].items()}
+
+    def queries(self) -> int:
+        return sum(int(self._health(ring)["queries"]) for ring in Ring)
+
+    def failed(self, *rings: Ring) -> int:
+        return sum(int(self._health(ring)["failed"]) for ring in rings or tuple(Ring))
+
+    def generation(self, ring: Ring, secret: str) -> int:
+        """The generation that a ring runs, 0 for none."""
+        return int(self._health(ring)["generations"].get(secret, 0))
+
+    def pins(self, secret: str) -> dict[Ring, int | None]:
+        held = pins.load(self._project / "stacks/pins/local.json")
+        return {ring: held.of("orders-api", ring, secret) for ring in Ring}
+
+    def await_traffic(self) -> bool:
+        """Whether both rings serve more queries now than a moment ago, within the patience."""
+        before = {ring: int(self._health(ring)["queries"]) for ring in Ring}
+        return _within(lambda: all(int(self._health(ring)["queries"]) > before[ring] for ring in Ring))
+
+    def await_generation(self, ring: Ring, secret: str, generation: int) -> bool:
+        return _within(lambda: self.generation(ring, secret) == generation)
+
+    def _health(self, ring: Ring) -> dict[str, Any]:
+        # The address is the embedded environment's own, and a failing application answers with its counters too.
+        request = urllib.request.Request(f"{self._urls[ring]}/health")  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+                found: dict[str, Any] = json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                found = json.load(error)
+        return found
+
+
+class Probe(threading.Thread):
+    """Logs in with the secret's current value, over and over. ``failed`` counts the refusals.
+
+    The process has the embedded environment's variables (:func:`rotation.local.environment.environment_variables`).
+    """
+
+    def __init__(self, project: Path, secret: str) -> None:
+        super().__init__(name="probe", daemon=True)
+        self.logins = 0
+        self.failed = 0
+        self.last_error = ""
+        declared = Manifest.load(project, "local").secret(secret)
+        self._stored_as = declared.stored_as
+        self._store = AwsSecretsManager(declared.store.options)
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.is_set():
+            login = json.loads(self._store.read(self._stored_as).reveal())
+            try:
+                self._log_in(login)
+                self.logins += 1
+            except psycopg.OperationalError as error:
+                self.failed += 1
+                self.last_error = str(error)
+            self._ended.wait(0.1)
+
+    def stop(self) -> None:
+        self._ended.set()
+        self.join()
+
+    def _log_in(self, login: dict[str, Any]) -> None:
+        with psycopg.connect(
+            host=login["host"],
+            port=login["port"],
+            user=login["username"],
+            password=login["password"],
+            dbname=login["dbname"],
+            application_name="keyturn",
+            connect_timeout=5,
+        ):
+            pass
+
+
+def _within(holds: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True

@@ -1,0 +1,82 @@
+"""Faults that the demo and the tests plant in the sample database, and take away again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from rotation.local.postgresql import superuser
+
+OWNER = "orders_owner"
+PRINCIPALS = ("orders_app_a", "orders_app_b")
+
+
+class Plants:
+    """The sample database as its superuser sees it."""
+
+    def __init__(self, project: Path) -> None:
+        self._folder = project / ".keyturn" / "local" / "postgresql"
+
+    @contextmanager
+    def grant_to_one_user_only(self) -> Iterator[None]:
+        """A table that only the login in use may read: a grant that was given to it directly."""
+        used = self._used()
+        self._execute(
+            sql.SQL("CREATE TABLE IF NOT EXISTS public.audit (line text)"),
+            sql.SQL("GRANT SELECT ON public.audit TO {}").format(sql.Identifier(used)),
+        )
+        try:
+            yield
+        finally:
+            self.clear()
+
+    @contextmanager
+    def policy_for_one_user(self) -> Iterator[None]:
+        """A row-level policy on the orders that names the login in use: another one may connect, and writes nothing."""
+        used = sql.Literal(self._used())
+        self._execute(
+            sql.SQL("ALTER TABLE public.orders ENABLE ROW LEVEL SECURITY"),
+            sql.SQL("ALTER TABLE public.orders FORCE ROW LEVEL SECURITY"),
+            sql.SQL(
+                "CREATE POLICY planted ON public.orders USING (session_user = {0}) WITH CHECK (session_user = {0})"
+            ).format(used),
+        )
+        try:
+            yield
+        finally:
+            self.clear()
+
+    def clear(self) -> None:
+        """Take away what was planted, also by a run that died."""
+        self._execute(
+            sql.SQL("DROP TABLE IF EXISTS public.audit"),
+            sql.SQL("DROP POLICY IF EXISTS planted ON public.orders"),
+            sql.SQL("ALTER TABLE public.orders NO FORCE ROW LEVEL SECURITY"),
+            sql.SQL("ALTER TABLE public.orders DISABLE ROW LEVEL SECURITY"),
+        )
+
+    def _used(self) -> str:
+        """The application's login that has the most sessions now."""
+        with self._connect() as connection:
+            row = connection.execute(
+                "SELECT usename FROM pg_stat_activity WHERE usename = ANY (%s) GROUP BY 1 ORDER BY count(*) DESC LIMIT 1",
+                [list(PRINCIPALS)],
+            ).fetchone()
+        return str(row[0]) if row else PRINCIPALS[0]
+
+    def _execute(self, *statements: sql.Composable) -> None:
+        with self._connect() as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        login = json.loads(superuser(self._folder).reveal())
+        return psycopg.connect(
+            host=login["host"], port=login["port"], user=login["username"], password=login["password"], dbname="orders"
+        )
