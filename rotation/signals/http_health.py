@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import urllib3
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -24,6 +24,7 @@ from rotation.options import parse
 from rotation.redaction import redact
 from rotation.signals import ReportsRunning, Signal
 
+_Url = Annotated[str, Field(pattern="^https?://")]
 _AT_ONCE = 8  # instances asked at the same time
 _LONGEST = 1024 * 1024  # bytes of an answer that are read
 
@@ -37,8 +38,8 @@ class HttpHealthOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: str | None = Field(default=None, pattern="^https?://")
-    urls: tuple[str, ...] = ()
+    url: _Url | None = None
+    urls: tuple[_Url, ...] = ()
     timeout: float = Field(default=2.0, gt=0)
     expect_status: str = "ok"
     pending_status: str = "starting"
@@ -85,7 +86,7 @@ class HttpHealth(Signal, ReportsRunning):
 
     def _judge(self, answer: _Answer, secret: str, generation: int) -> Verdict:
         said, health = self._weigh(answer, secret, generation)
-        return Verdict(health, (f"{redact(answer.url)} {said}",))
+        return Verdict(health, (redact(f"{answer.url} {said}", keep=(secret,)),))
 
     def _weigh(self, answer: _Answer, secret: str, generation: int) -> tuple[str, Health]:
         what = f"{secret} generation {generation}"
