@@ -313,8 +313,8 @@ def _fail(command: str, stack: str, diagnostics: Sequence[_Diagnostic]) -> NoRet
             raise DeployError(
                 f"someone else changed {stack} after it was planned", "Run the command again: it plans anew."
             )
-    # The same fault shows once per resource.
-    summaries = list(dict.fromkeys(diagnostic.summary for diagnostic in diagnostics)) or ["it gave no reason"]
+    # The same fault shows once per resource; some providers put several lines into a summary.
+    summaries = list(dict.fromkeys(" ".join(d.summary.split()) for d in diagnostics)) or ["it gave no reason"]
     more = f" (and {len(summaries) - 3} more)" if len(summaries) > 3 else ""
     raise DeployError(f"terraform {command} failed in {stack}: {'; '.join(summaries[:3])}{more}")
 

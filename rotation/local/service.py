@@ -125,7 +125,7 @@ class Service:
             process = psutil.Process(noted["pid"])
             same = abs(process.create_time() - noted["started"]) < _SAME_START
             return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except (FileNotFoundError, psutil.NoSuchProcess, ValueError, KeyError):
+        except (FileNotFoundError, psutil.NoSuchProcess, ValueError, KeyError, TypeError):
             return None
 
     def _spawn(self, environment: Mapping[str, str]) -> None:
