@@ -65,14 +65,12 @@ class Leaks:
 
     def _versions(self, name: str) -> Iterator[str]:
         client = boto3.client("secretsmanager")
-        pages = client.get_paginator("list_secret_version_ids").paginate(SecretId=name, IncludeDeprecated=True)
-        for page in pages:
-            for version in page["Versions"]:
-                stored = client.get_secret_value(SecretId=name, VersionId=version["VersionId"])["SecretString"]
-                yield stored
-                if is_sealed(SecretValue(stored)):
-                    generation = int(version["VersionId"][1:11])
-                    yield unseal(SecretValue(stored), name=name, generation=generation, service=AwsKms({})).reveal()
+        for version in client.list_secret_version_ids(SecretId=name, IncludeDeprecated=True)["Versions"]:
+            stored = client.get_secret_value(SecretId=name, VersionId=version["VersionId"])["SecretString"]
+            yield stored
+            if is_sealed(SecretValue(stored)):
+                generation = int(version["VersionId"][1:11])
+                yield unseal(SecretValue(stored), name=name, generation=generation, service=AwsKms({})).reveal()
 
     def _places(self, printed: Sequence[str]) -> Iterator[tuple[str, str, bytes]]:
         yield "transcripts", "what the commands printed", "".join(printed).encode()
@@ -86,9 +84,9 @@ class Leaks:
         servers = {own / "local" / "aws", own / "local" / "postgresql", own / "terraform"}
         for folder in (own, self._project / "cdktf.out", self._project / "stacks"):
             for path in sorted(folder.rglob("*")):
-                if path.is_file() and not path.is_symlink() and not servers & set(path.parents):
-                    if ".terraform" not in path.parts:
-                        yield path
+                theirs = ".terraform" in path.parts or not servers.isdisjoint(path.parents)
+                if path.is_file() and not path.is_symlink() and not theirs:
+                    yield path
 
     def _saved_plan(self) -> Iterator[tuple[str, str, bytes]]:
         """A plan of the application stack as a file (a zip that holds the state) and as JSON."""

@@ -15,6 +15,7 @@ from rotation.local.postgresql import superuser
 
 OWNER = "orders_owner"
 PRINCIPALS = ("orders_app_a", "orders_app_b")
+POLICY = "CREATE POLICY planted ON public.orders USING (session_user = {0}) WITH CHECK (session_user = {0})"
 
 
 class Plants:
@@ -43,9 +44,7 @@ class Plants:
         self._execute(
             sql.SQL("ALTER TABLE public.orders ENABLE ROW LEVEL SECURITY"),
             sql.SQL("ALTER TABLE public.orders FORCE ROW LEVEL SECURITY"),
-            sql.SQL(
-                "CREATE POLICY planted ON public.orders USING (session_user = {0}) WITH CHECK (session_user = {0})"
-            ).format(used),
+            sql.SQL(POLICY).format(used),
         )
         try:
             yield
@@ -70,7 +69,7 @@ class Plants:
             ).fetchone()
         return str(row[0]) if row else PRINCIPALS[0]
 
-    def _execute(self, *statements: sql.Composable) -> None:
+    def _execute(self, *statements: sql.SQL | sql.Composed) -> None:
         with self._connect() as connection:
             for statement in statements:
                 connection.execute(statement)
