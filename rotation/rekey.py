@@ -72,8 +72,8 @@ def _rewrap(secret: Secret, view: StoreView, engine: Engine) -> int:
 def _deploy(secrets: Sequence[Secret], engine: Engine, say: Callable[[str], None], *, outside: bool) -> None:
     """The configuration names the new envelopes: canary first. The old envelopes stay readable meanwhile."""
     stored = engine.observer.stored(engine.manifest.neighbours(secret.name for secret in secrets))
-    engine.rollout.regenerate(stored)
     if outside:
+        engine.rollout.regenerate(stored)
         return
     for ring in Ring:
         places = {place for secret in secrets for place in engine.rollout.places(secret.name, ring)}

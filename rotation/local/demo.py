@@ -157,14 +157,14 @@ class Demo:
         self.expect(load.failed() == failed, "no query failed")
 
     def key_rotation(self, load: Load) -> None:
-        self.title("(e) the key gets new material; the sealed value gets a new envelope, and stays the same value")
+        self.title("(f) the key gets new material; the sealed value gets a new envelope, and stays the same value")
         failed = load.failed()
         self.keyturn("rekey", "orders")
         self.expect(load.failed() == failed, "no query failed")
 
     def retire(self) -> None:
-        self.title("(f) the old login is retired, on evidence")
-        self.keyturn("retire")
+        self.title("(e) the old login is retired, on evidence")
+        self.keyturn("retire", "--wait", "0", expect=(0, 3))
         self.keyturn("retire")
 
     def account(self, probe: Probe, load: Load) -> None:

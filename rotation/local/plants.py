@@ -64,7 +64,8 @@ class Plants:
         """The application's login that has the most sessions now."""
         with self._connect() as connection:
             row = connection.execute(
-                "SELECT usename FROM pg_stat_activity WHERE usename = ANY (%s) GROUP BY 1 ORDER BY count(*) DESC LIMIT 1",
+                "SELECT usename FROM pg_stat_activity WHERE usename = ANY (%s) "
+                "GROUP BY 1 ORDER BY count(*) DESC LIMIT 1",
                 [list(PRINCIPALS)],
             ).fetchone()
         return str(row[0]) if row else PRINCIPALS[0]
