@@ -32,11 +32,13 @@ from botocore.exceptions import (
     SSOError,
     TokenRetrievalError,
 )
+from botocore.exceptions import ConnectionError as AwsConnectionError
 from botocore.parsers import ResponseParserError
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from pyrate_limiter import Duration, Limiter, Rate
 
-from rotation.errors import ClockSkew, DeclarationError, KeyturnError, Unauthorized, Unavailable, UsageError
+from rotation.errors import ClockSkew, KeyturnError, Unauthorized, Unavailable, UsageError
+from rotation.options import parse
 from rotation.retries import retrying
 
 T = TypeVar("T")
@@ -102,7 +104,7 @@ class Quota:
     per_second: int
 
 
-class _Options(BaseModel):
+class _Region(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     region: str | None = None
@@ -116,11 +118,7 @@ def connect(
     ``options`` are a plugin's: ``{"region": str | None}``. ``quotas`` has every operation that will be called.
     Raises :class:`DeclarationError` for other options, :class:`UsageError` where boto3 finds no usable settings.
     """
-    try:
-        region = _Options.model_validate(dict(options)).region
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise DeclarationError(f"the AWS option {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    region = parse(_Region, options, plugin="AWS").region
     try:
         client = make(boto3.session.Session(region_name=region))
     except NoRegionError as error:
@@ -177,7 +175,7 @@ def _translate(
     what = f"could not {doing}: {type(error).__name__}" + ("" if quiet else f": {error}")
     if isinstance(error, _NO_CREDENTIALS):
         return Unauthorized(what)
-    if isinstance(error, (HTTPClientError, ResponseParserError)):
+    if isinstance(error, (AwsConnectionError, HTTPClientError, ResponseParserError)):
         return Unavailable(what)
     return otherwise(what)
 

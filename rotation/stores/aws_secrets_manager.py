@@ -146,6 +146,12 @@ class _Labels:
             return _Decision.OPEN
         return _Decision.REJECTED if holder == _marker_id(self.name, _Decision.REJECTED) else _Decision.ACCEPTED
 
+    def decision_on(self, generation: int) -> _Decision | None:
+        """What was decided about a generation; None where it is neither current nor pending."""
+        if self.current is not None and self.current.generation == generation:
+            return _Decision.ACCEPTED
+        return self.decision if self.pending is not None and self.pending.generation == generation else None
+
     @property
     def current(self) -> Version | None:
         given_by_aws = self.holders.get(CURRENT) == self.holders.get(PENDING) and self.decision != _Decision.ACCEPTED
@@ -297,9 +303,8 @@ class AwsSecretsManager(SecretStore, Rewrapping):
                 lambda seen: seen.holders.get(OPEN) != version_id,
                 what=f"the decision about generation {generation} of the secret {name}",
             )
-            _check_pending(labels, generation)
-        if labels.decision is not wanted:
-            raise Conflict(f"generation {generation} of the secret {name} was {labels.decision.value} already")
+        if labels.decision_on(generation) is not wanted:
+            raise Conflict(f"someone else decided about generation {generation} of the secret {name}")
 
     def _marker(self, labels: _Labels, decision: _Decision) -> str:
         """The id of a marker version, which is made where it is missing."""
@@ -410,6 +415,7 @@ def _view(labels: _Labels, arn: str, changed_at: datetime | None) -> StoreView:
         pending=labels.pending,
         previous=labels.previous,
         rejected=labels.pending is not None and labels.decision is _Decision.REJECTED,
+        promoting=labels.pending is not None and labels.decision is _Decision.ACCEPTED,
         highest=labels.highest,
         changed_at=changed_at and changed_at.astimezone(UTC),
     )
