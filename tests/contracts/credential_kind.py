@@ -127,6 +127,11 @@ class TargetContract(CredentialKindContract):
         raise NotImplementedError
 
     @pytest.fixture
+    def administrator(self) -> SecretValue:
+        """The administrator's own value."""
+        raise NotImplementedError
+
+    @pytest.fixture
     def target_log(self) -> Callable[[], str]:
         """Gives all that the target itself has logged so far."""
         raise NotImplementedError
@@ -191,6 +196,14 @@ class TargetContract(CredentialKindContract):
         kind.revoke(first, third)
         assert (kind.check(third), kind.check(second)) == (Acceptance.ACCEPTED, Acceptance.DENIED)
 
+    def test_a_runner_that_slept_cannot_revoke_a_value_that_came_back(self, kind: CredentialKind) -> None:
+        first = installed(kind, 1)
+        second = installed(kind, 2, first)
+        third = Credential(SECRET, 3, first.value)
+        kind.install(third, second)
+        kind.revoke(first, second)
+        assert kind.check(third) is Acceptance.ACCEPTED
+
     def test_a_dead_target_is_unknown_to_check_and_unavailable_to_the_rest(
         self, kind: CredentialKind, unreachable: CredentialKind
     ) -> None:
@@ -217,6 +230,7 @@ class TargetContract(CredentialKindContract):
         kind: CredentialKind,
         unreachable: CredentialKind,
         unauthorized: CredentialKind,
+        administrator: SecretValue,
         target_log: Callable[[], str],
         caplog: pytest.LogCaptureFixture,
         capfd: pytest.CaptureFixture[str],
@@ -237,7 +251,7 @@ class TargetContract(CredentialKindContract):
         output = capfd.readouterr()
         seen = "\n".join([*(text for e in errors for text in texts_of(e)), caplog.text, *output, target_log()])
         assert "superseded" in seen
-        for value in (first.value, second.value, dead.value):
+        for value in (first.value, second.value, dead.value, administrator):
             assert self.hidden_part(value) not in seen
 
     @staticmethod

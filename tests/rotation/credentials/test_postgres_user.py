@@ -93,6 +93,10 @@ class PostgresUserContract(TargetContract):
         return str(json.loads(value.reveal())["password"])
 
     @pytest.fixture
+    def administrator(self, orders: Orders) -> SecretValue:
+        return orders.database.administrator
+
+    @pytest.fixture
     def target_log(self, orders: Orders) -> Callable[[], str]:
         return orders.database.server.log.read_text
 
