@@ -191,6 +191,11 @@ def test_lines_that_overtook_each_other_are_all_seen(log: Log) -> None:
     assert seconds(log.path) == [1, 2, 0]
 
 
+def test_a_line_that_was_overtaken_by_very_many_is_not_searched_past(log: Log) -> None:
+    log.write(line(1), *(line(-1, what="x" * 1_000) for _ in range(300)), line(2))
+    assert seconds(log.path) == [1, 2]
+
+
 def test_what_was_written_long_before_is_not_read(log: Log) -> None:
     with log.path.open("w") as file:
         file.writelines(line(-100_000 + number / 10, what="x" * 100) for number in range(200_000))
