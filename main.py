@@ -16,23 +16,30 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jsii.errors
 from pydantic import ValidationError
 
-from modules.app_config import Files
-from modules.cdk import App
-from modules.declarations import Estate
-from modules.reason import reason
-from modules.resource import Stack
 from rotation.errors import DeclarationError, KeyturnError, UsageError
 from rotation.manifest import FOLDER, Manifest, digest_of_sources
-from stacks.application import Application, pins_path
-from stacks.environments import Environment, environments
-from stacks.estate import estate
-from stacks.foundation import Foundation
-from stacks.secrets import Secrets
+
+try:
+    import jsii.errors
+
+    from modules.app_config import Files
+    from modules.cdk import App
+    from modules.declarations import Estate
+    from modules.reason import reason
+    from modules.resource import Stack
+    from stacks.application import Application, pins_path
+    from stacks.environments import Environment, environments
+    from stacks.estate import estate
+    from stacks.foundation import Foundation
+    from stacks.secrets import Secrets
+except UsageError as error:  # there is no CDK, or no Node for it
+    sys.exit(f"error: {error}\n  {error.remedy}")
 
 PROJECT = Path(__file__).parent
+# Set by `cdktf synth`, which shows the stacks' warnings by itself.
+_FROM_CDKTF = "CDKTF_CONTINUE_SYNTH_ON_ERROR_ANNOTATIONS"
 PARTS = ("foundation", "secrets", "application")
 
 
@@ -47,7 +54,8 @@ class Synthesis:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        return tuple(warning for stack in self.stacks for warning in stack.warnings)
+        """What the stacks warn of, once for all environments."""
+        return tuple(dict.fromkeys(warning for stack in self.stacks for warning in stack.warnings))
 
     def synth(self) -> None:
         """Write everything. Raises :class:`DeclarationError` for what an aspect or the CDK refuses."""
@@ -152,8 +160,9 @@ def main() -> int:
     except KeyturnError as error:
         sys.stderr.write(f"error: {error}\n  {error.remedy}\n")
         return 1
-    for warning in synthesis.warnings:
-        sys.stderr.write(f"warning: {warning}\n")
+    if _FROM_CDKTF not in os.environ:
+        for warning in synthesis.warnings:
+            sys.stderr.write(f"warning: {warning}\n")
     return 0
 
 

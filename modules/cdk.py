@@ -17,6 +17,7 @@ from rotation.errors import UsageError
 
 # jsii greets Node 20 with a banner on every run, and cdktf's own command line needs Node 20 or 22.
 os.environ.setdefault("JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION", "20")
+os.environ.setdefault("NODE_NO_WARNINGS", "1")  # jsii calls what Node 22 deprecates
 
 
 def chosen() -> str:

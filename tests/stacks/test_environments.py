@@ -1,0 +1,104 @@
+"""Where each environment is, and where its state is kept."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from main import build_app
+from modules.vendor import AccountTrust, OidcTrust
+from rotation.errors import DeclarationError
+from rotation.model import Ring
+from stacks.environments import environments, local
+
+
+def _write_endpoints(project: Path, text: str) -> None:
+    path = project / ".keyturn" / "local" / "endpoints.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _terraform(project: Path, stack: str) -> dict[str, Any]:
+    build_app(project, only=[stack]).synth()
+    content: dict[str, Any] = json.loads((project / "cdktf.out" / "stacks" / stack / "cdk.tf.json").read_text())
+    return content
+
+
+def test_environments_come_in_their_order_and_under_names_of_their_own(project: Path) -> None:
+    declared = environments(project)
+
+    assert [environment.name for environment in declared] == ["local", "staging", "production"]
+    assert sorted(declared, key=lambda environment: environment.order) == list(declared)
+    assert len({environment.vendor.stored_as("orders/db") for environment in declared}) == 3
+    assert len({environment.config for environment in declared}) == 3
+
+
+def test_only_local_goes_fast_and_trusts_its_account(project: Path) -> None:
+    here, *remote = environments(project)
+
+    assert here.pace.bake + here.pace.settle + here.pace.patience + here.pace.grace < timedelta(seconds=30)
+    assert here.trusts == (AccountTrust(),)
+    for environment in remote:
+        assert environment.pace.bake >= timedelta(minutes=15)
+        assert environment.pace.grace >= timedelta(hours=24)
+        assert all(isinstance(trust, OidcTrust) for trust in environment.trusts)
+
+
+def test_local_finds_the_embedded_environment_where_it_says_it_is(project: Path) -> None:
+    applications = {"canary": "http://127.0.0.1:5001", "stable": "http://127.0.0.1:5002"}
+    _write_endpoints(project, json.dumps({"aws": "http://127.0.0.1:5000", "applications": applications, "more": 1}))
+
+    assert dict(local(project).applications) == {Ring(ring): url for ring, url in applications.items()}
+    (provider,) = _terraform(project, "application-local")["provider"]["aws"]
+    assert set(provider["endpoints"].values()) == {"http://127.0.0.1:5000"}
+    assert {"access_key", "secret_key"}.isdisjoint(provider)
+
+
+def test_local_synthesizes_before_the_embedded_environment_was_ever_started(project: Path) -> None:
+    (provider,) = _terraform(project, "application-local")["provider"]["aws"]
+
+    assert set(provider["endpoints"].values()) == {"http://127.0.0.1:4566"}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"aws": "x"}', '{"aws": "x", "applications": {"beta": "y"}}'])
+def test_endpoints_that_cannot_be_understood_are_refused(project: Path, text: str) -> None:
+    _write_endpoints(project, text)
+
+    with pytest.raises(DeclarationError, match=r"\.keyturn/local/endpoints\.json cannot be understood"):
+        environments(project)
+
+
+def test_local_state_is_a_file_of_the_project_named_absolutely(project: Path) -> None:
+    backend = _terraform(project, "secrets-local")["terraform"]["backend"]
+
+    path = Path(backend["local"]["path"])
+    assert path == project / ".keyturn" / "local" / "terraform" / "secrets-local.tfstate"
+
+
+def test_other_state_is_in_s3_encrypted_and_locked(project: Path) -> None:
+    backend = _terraform(project, "secrets-production")["terraform"]["backend"]
+
+    assert backend["s3"] == {
+        "bucket": "keyturn-state-444455556666",
+        "key": "keyturn/secrets-production.tfstate",
+        "region": "eu-central-1",
+        "encrypt": True,
+        "use_lockfile": True,
+    }
+
+
+@pytest.mark.parametrize(("stack", "version"), [("secrets-local", "3.39.0"), ("secrets-staging", "6.69.1")])
+def test_the_provider_is_pinned(project: Path, stack: str, version: str) -> None:
+    required = _terraform(project, stack)["terraform"]["required_providers"]
+
+    assert required == {"aws": {"source": "hashicorp/aws", "version": version}}
+
+
+def test_the_wrong_account_is_refused_by_the_provider(project: Path) -> None:
+    (provider,) = _terraform(project, "secrets-staging")["provider"]["aws"]
+
+    assert provider == {"region": "eu-central-1", "allowed_account_ids": ["111122223333"]}

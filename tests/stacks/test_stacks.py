@@ -1,0 +1,178 @@
+"""The nine stacks of the example, and the manifests that go with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pytest
+import yaml
+
+from main import PROJECT, build_app
+from rotation import pins
+from rotation.local.providers import tool_environment
+from rotation.manifest import FOLDER, Manifest
+from rotation.model import Reference, Ring
+from tests.fixtures.aws import ACCESS_KEY, REGION, SECRET_KEY, AwsApi, running_aws_api
+
+ENVIRONMENTS = ("local", "staging", "production")
+
+
+def _stack(project: Path, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((project / "cdktf.out" / "stacks" / name / "cdk.tf.json").read_text())
+    return content
+
+
+def _pin(project: Path, environment: str, generation: int) -> None:
+    """Pin the canary of orders-api and put a rendered file there."""
+    pinned = pins.Pins().with_("orders-api", Ring.CANARY, "orders/db", generation)
+    path = project / "stacks" / "pins" / f"{environment}.json"
+    path.parent.mkdir(exist_ok=True)
+    pins.write(path, pinned)
+    rendered = project / "stacks" / "config" / "rendered" / environment / "canary" / "orders-api.yaml"
+    rendered.parent.mkdir(parents=True, exist_ok=True)
+    rendered.write_text(f"generation: {generation}\n", encoding="utf-8")
+
+
+def test_every_stack_of_every_environment_is_written(project: Path) -> None:
+    build_app(project).synth()
+
+    written = {path.name for path in (project / "cdktf.out" / "stacks").iterdir()}
+    assert written == {f"{part}-{e}" for part in ("foundation", "secrets", "application") for e in ENVIRONMENTS}
+
+
+def test_stacks_need_nothing_of_each_other(project: Path) -> None:
+    build_app(project).synth()
+
+    manifest = json.loads((project / "cdktf.out" / "manifest.json").read_text())
+    assert all(stack["dependencies"] == [] for stack in manifest["stacks"].values())
+    for name in manifest["stacks"]:
+        assert "terraform_remote_state" not in json.dumps(_stack(project, name))
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_manifest_is_read_back_as_it_was_declared(project: Path, environment: str) -> None:
+    synthesis = build_app(project)
+    synthesis.synth()
+
+    assert synthesis.manifests is not None
+    (declared,) = [manifest for manifest in synthesis.manifests if manifest.environment == environment]
+    assert Manifest.load(project, environment) == declared
+    assert set(declared.secrets) == {"orders/db", "orders/api-token"}
+    assert declared.secrets["orders/db"].stored_as == f"{environment}/orders/db"
+    assert declared.secrets["orders/api-token"].sealed
+    assert declared.keys["orders"].reference == f"alias/keyturn-{environment}-orders"
+    assert declared.pins == Path("stacks/pins") / f"{environment}.json"
+    consumer = declared.consumers["orders-api"]
+    assert consumer.target.options == {"stack": f"application-{environment}"}
+    assert (project / consumer.template).is_file()
+    assert all(consumer.rings[ring].signals for ring in Ring)
+
+
+def test_a_whole_synth_removes_the_manifests_of_environments_that_are_gone(project: Path) -> None:
+    old = project / FOLDER / "qa.json"
+    old.parent.mkdir(parents=True)
+    old.write_text("{}")
+
+    build_app(project).synth()
+
+    assert sorted(path.stem for path in old.parent.iterdir()) == sorted(ENVIRONMENTS)
+
+
+def test_some_stacks_alone_leave_the_manifests_as_they_are(project: Path) -> None:
+    build_app(project, only=["application-local"]).synth()
+
+    assert [path.name for path in (project / "cdktf.out" / "stacks").iterdir()] == ["application-local"]
+    assert not (project / FOLDER).exists()
+
+
+def test_the_application_stack_tells_what_is_deployed_in_clear(project: Path) -> None:
+    _pin(project, "staging", 41)
+    build_app(project, only=["application-staging", "application-local"]).synth()
+
+    assert _stack(project, "application-staging")["output"] == {
+        "deployed": {"value": {"orders-api/canary": {"orders/db": 41}}}
+    }
+    assert _stack(project, "application-local")["output"] == {"deployed": {"value": {}}}
+
+
+def test_an_overlay_plans_ahead_of_the_pins(project: Path, tmp_path: Path) -> None:
+    _pin(project, "staging", 41)
+    ahead = tmp_path / "ahead"
+    (ahead / "stacks").mkdir(parents=True)
+    _pin(ahead, "staging", 42)
+
+    build_app(project, only=["application-staging"], overlay=ahead).synth()
+
+    resources = _stack(project, "application-staging")["resource"]
+    assert resources["terraform_data"]["pins-orders-api-canary"]["input"] == {"orders/db": 42}
+    assert resources["aws_s3_object"]["config-orders-api-canary"]["content"] == "generation: 42\n"
+
+
+def test_the_template_renders_to_what_the_application_reads() -> None:
+    names = ("orders/db", "orders/api-token")
+    references = {name: Reference(f"local/{name}", f"arn:{name}", f"g{name}", 7) for name in names}
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True)
+    environment.filters["yaml"] = json.dumps  # JSON's strings are YAML's
+    text = (PROJECT / "stacks" / "config" / "orders-api.yaml.j2").read_text(encoding="utf-8")
+    template = environment.from_string("{% autoescape false %}" + text + "{% endautoescape %}")
+
+    rendered = template.render(environment="local", ring="canary", consumer="orders-api", secrets=references)
+
+    database, token = (yaml.safe_load(rendered)["secrets"][name] for name in names)
+    assert database == {"arn": "arn:orders/db", "name": "local/orders/db", "version_id": "gorders/db", "generation": 7}
+    assert token["sealed_with"] == "alias/keyturn-local-orders"
+
+
+@pytest.fixture(scope="module")
+def own_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsApi]:
+    """An AWS API where the example's names are free."""
+    with running_aws_api(tmp_path_factory.mktemp("aws")) as api:
+        yield api
+
+
+def test_the_local_stacks_apply_cleanly_and_then_have_no_changes(project: Path, own_aws: AwsApi) -> None:
+    endpoints = {"aws": own_aws.endpoint, "applications": dict.fromkeys(Ring, "http://127.0.0.1:9")}
+    (project / ".keyturn" / "local").mkdir(parents=True)
+    (project / ".keyturn" / "local" / "endpoints.json").write_text(json.dumps(endpoints))
+    parts = ("foundation-local", "secrets-local", "application-local")
+    _pin(project, "local", 41)
+    build_app(project, only=parts).synth()
+
+    for part in parts:
+        folder = project / "cdktf.out" / "stacks" / part
+        assert _terraform(folder, "init")[0] == 0
+        assert _terraform(folder, "apply", "-auto-approve")[0] == 0
+        assert _terraform(folder, "plan", "-detailed-exitcode")[0] == 0
+
+    _pin(project, "local", 42)
+    build_app(project, only=parts).synth()
+    code, plan = _terraform(project / "cdktf.out" / "stacks" / "application-local", "plan", "-detailed-exitcode")
+    assert code == 2
+    assert '"orders/db" = 41 -> 42' in plan
+    assert "+ generation: 42" in plan
+    assert "Plan: 0 to add, 2 to change, 0 to destroy." in plan
+
+
+def _terraform(folder: Path, command: str, *arguments: str) -> tuple[int, str]:
+    environment = {
+        "HOME": os.environ["HOME"],
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "AWS_REGION": REGION,
+        **tool_environment(PROJECT),
+    }
+    done = subprocess.run(
+        ["terraform", command, "-input=false", "-no-color", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
