@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -151,9 +152,10 @@ def _handler(application: Application) -> type[MotoRequestHandler]:
     return Handler
 
 
-def serve(port: int, folder: Path) -> None:
-    """Serve until SIGTERM or SIGINT. Port 0 takes a free one; the URL is printed once the server listens.
+def serve(port: int, folder: Path, *, until_input_ends: bool = False) -> None:
+    """Serve until SIGTERM, SIGINT or, if so asked, the end of standard input.
 
+    Port 0 takes a free one; the URL is printed once the server listens.
     Raises :class:`~rotation.errors.LocalError` for state that cannot be read, OSError for a port that is taken.
     """
     aws_secrets_manager.install()
@@ -162,10 +164,10 @@ def serve(port: int, folder: Path) -> None:
     snapshot.load()
     application = Application(DomainDispatcherApplication(create_backend_app), snapshot)
     with socket.create_server(("127.0.0.1", port), backlog=128) as listener:
-        _serve_on(listener, application)
+        _serve_on(listener, application, until_input_ends)
 
 
-def _serve_on(listener: socket.socket, application: Application) -> None:
+def _serve_on(listener: socket.socket, application: Application, until_input_ends: bool) -> None:
     port = listener.getsockname()[1]
     handler = _handler(application)
     server = make_server("127.0.0.1", port, application, threaded=True, request_handler=handler, fd=listener.fileno())
@@ -175,20 +177,28 @@ def _serve_on(listener: socket.socket, application: Application) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    if until_input_ends:
+        threading.Thread(target=lambda: stop(_await_end_of_input()), daemon=True).start()
     sys.stdout.write(f"http://127.0.0.1:{port}\n")
     sys.stdout.flush()
     server.serve_forever(poll_interval=0.1)
     server.server_close()
 
 
+def _await_end_of_input() -> None:
+    while os.read(0, 1024):  # sys.stdin has a lock, which the interpreter would want at its end
+        pass
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m rotation.local.aws_api", description="Serve an AWS API locally.")
     parser.add_argument("--port", type=int, required=True, help="0 for a free one, which is printed")
     parser.add_argument("--folder", type=Path, required=True, help="where the state is kept")
+    parser.add_argument("--until-input-ends", action="store_true", help="stop with the process at the other end")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
     try:
-        serve(options.port, options.folder)
+        serve(options.port, options.folder, until_input_ends=options.until_input_ends)
     except KeyturnError as problem:
         _log.error("%s %s", problem, problem.remedy)
         return 1

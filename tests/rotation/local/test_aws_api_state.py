@@ -89,6 +89,17 @@ def test_a_polite_signal_ends_the_server_well(tmp_path: Path, ending: signal.Sig
     assert (process.returncode, errors) == (0, "")
 
 
+def test_the_server_ends_with_the_process_that_holds_its_input(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "rotation.local.aws_api", "--port", "0", "--folder", str(tmp_path)]
+    command.append("--until-input-ends")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("http://127.0.0.1:")
+        process.stdin.close()
+        assert process.wait(timeout=30) == 0
+
+
 def test_a_kill_under_load_loses_nothing_that_was_answered(tmp_path: Path) -> None:
     answered: dict[str, str] = {}
     many = threading.Event()
