@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -178,16 +178,17 @@ def _serve_on(listener: socket.socket, application: Application, until_input_end
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     if until_input_ends:
-        threading.Thread(target=lambda: stop(_await_end_of_input()), daemon=True).start()
+        threading.Thread(target=_at_end_of_input, args=(stop,), daemon=True).start()
     sys.stdout.write(f"http://127.0.0.1:{port}\n")
     sys.stdout.flush()
     server.serve_forever(poll_interval=0.1)
     server.server_close()
 
 
-def _await_end_of_input() -> None:
+def _at_end_of_input(stop: Callable[[], None]) -> None:
     while os.read(0, 1024):  # sys.stdin has a lock, which the interpreter would want at its end
         pass
+    stop()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
