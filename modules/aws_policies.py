@@ -131,10 +131,11 @@ def put_configuration(bucket: str, consumers: Sequence[str]) -> list[Statement]:
 
 
 def keep_state(bucket: str, key: str) -> list[Statement]:
-    """The application stack's state and its lock file; only the lock is ever deleted.
+    """The application stack's state and its lock file; only the lock is ever deleted. `terraform init` looks for other
+    workspaces, below "env:/", even where there are none.
     https://developer.hashicorp.com/terraform/language/backend/s3#s3-bucket-permissions"""
     return [
-        _list_bucket("ListState", bucket, [key, f"{key}.tflock"]),
+        _list_bucket("ListState", bucket, [key, f"{key}.tflock", "env:/*"]),
         {
             "Sid": "KeepState",
             "Effect": "Allow",

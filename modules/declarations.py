@@ -8,11 +8,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
+from modules.reason import reason
 from modules.rotation_schedule import RotationSchedule
 from modules.where import Where, here
 from rotation.errors import DeclarationError
-from rotation.manifest import Plugin
+from rotation.manifest import Name, Plugin
 from rotation.model import Ring, Strategy
+
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,8 @@ class Estate:
 
     def __post_init__(self) -> None:
         keys = _by_name("key", self.keys)
+        for key in self.keys:
+            _check_name(key)
         secrets = _by_name("secret", self.secrets)
         _by_name("consumer", self.consumers)
         for secret in self.secrets:
@@ -103,6 +110,14 @@ class Estate:
                     raise DeclarationError(
                         f"{consumer.where}: the consumer {consumer.name} uses the secret {name}, which is not declared"
                     )
+
+
+def _check_name(key: Key) -> None:
+    """Secrets and consumers have their names checked by the manifest; a key's becomes part of its alias."""
+    try:
+        _NAME.validate_python(key.name)
+    except ValidationError as error:
+        raise DeclarationError(f"{key.where}: the key {key.name}: {reason(error)}") from error
 
 
 def _by_name(what: str, declared: Iterable[Key | Secret | Consumer]) -> set[str]:

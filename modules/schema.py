@@ -128,7 +128,7 @@ def _check_type(wanted: str, value: Any, path: str) -> Iterator[str]:
         for number, element in enumerate(value):
             yield from _check_type(inner, element, f"{path}[{number}]")
     elif not _is(outer, value):
-        yield f"{path} is a {wanted}, not {_kind(value)}"
+        yield f"{path} must be {wanted}, not {_kind(value)}"
 
 
 def _is(wanted: str, value: Any) -> bool:
@@ -146,7 +146,7 @@ def is_reference(value: Any) -> bool:
 
 def _kind(value: Any) -> str:
     """The type alone: an error never quotes what was given, which could be a value."""
-    return "a mapping" if isinstance(value, Mapping) else f"a {type(value).__name__}"
+    return "mapping" if isinstance(value, Mapping) else type(value).__name__
 
 
 def _hint(name: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:

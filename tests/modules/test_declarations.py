@@ -24,6 +24,7 @@ def _consumer(*secrets: str) -> Consumer:
     ("make", "says"),
     [
         (lambda: Estate(keys=(Key("a"), Key("a"))), "the key a is declared already at tests/modules/test_declarations"),
+        (lambda: Estate(keys=(Key("Bad name!"),)), "the key Bad name!: String should match pattern"),
         (lambda: Estate(secrets=(_secret("a"), _secret("a"))), "the secret a is declared already at"),
         (lambda: Estate(consumers=(_consumer(), _consumer())), "the consumer app is declared already at"),
         (lambda: Estate(secrets=(_secret("a", "k"),)), "the secret a uses the key k, which is not declared"),

@@ -102,7 +102,7 @@ def test_buckets_are_listed_only_below_what_is_ours(stack: Stack) -> None:
 
     may = _may(stack)
     assert may["ListConfiguration"]["Condition"] == {"StringLike": {"s3:prefix": ["orders-api/*"]}}
-    assert may["ListState"]["Condition"] == {"StringLike": {"s3:prefix": ["a.tfstate", "a.tfstate.tflock"]}}
+    assert may["ListState"]["Condition"] == {"StringLike": {"s3:prefix": ["a.tfstate", "a.tfstate.tflock", "env:/*"]}}
 
 
 def test_an_estate_too_large_for_a_policy_is_covered_by_its_tag(stack: Stack) -> None:
