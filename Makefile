@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/node_modules/.bin:$(CURDIR)/$(BIN):$(PATH)
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 export CHECKPOINT_DISABLE := 1
 
-.PHONY: setup demo test lint bench lock clean
+.PHONY: setup demo down test lint bench readme lock clean
 .DELETE_ON_ERROR:
 
 setup: .venv/.ready node_modules/.ready
@@ -26,6 +26,10 @@ node_modules/.ready: package-lock.json package.json .venv/.ready
 demo: setup
 	$(BIN)/python -m rotation.local.demo
 
+# Stops the embedded environment and keeps its data.
+down:
+	@! test -x $(BIN)/python || $(BIN)/python -m rotation local down
+
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
@@ -37,11 +41,14 @@ lint: setup
 bench: setup
 	$(BIN)/python -m tests.bench
 
+# Rewrites the command reference in README.md from the program.
+readme: setup
+	$(BIN)/python -m tests.readme
+
 # Needs uv. Hashes, and no index addresses.
 lock:
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --all-extras --group dev --python-version 3.11 pyproject.toml -o requirements.lock
 	npm install --package-lock-only --ignore-scripts --no-audit --no-fund --omit-lockfile-registry-resolved
 
-clean:
-	-$(BIN)/python -m rotation local down
+clean: down
 	rm -rf .keyturn cdktf.out build dist node_modules .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
