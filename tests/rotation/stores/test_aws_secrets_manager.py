@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import logging
 import subprocess
 import sys
 import threading
@@ -11,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from rotation.stores import SecretStore
 from rotation.stores import aws_secrets_manager as plugin
 from rotation.stores.aws_secrets_manager import AwsSecretsManager
 from tests.contracts.secret_store import (
+    CANARY,
     Moment,
     RewrappingContract,
     Shape,
@@ -34,6 +38,7 @@ from tests.contracts.secret_store import (
     promoted,
     rejected,
     text_of,
+    told_by,
 )
 from tests.fixtures.aws import AwsApi
 
@@ -264,6 +269,38 @@ class TestAwsSecretsManager(RewrappingContract):
         self.trouble(Trouble.DENIED, times=1)
         with pytest.raises(Unauthorized, match=name):
             store.stage(name, 1, SecretValue("x"))
+
+
+class _Parrot(BaseHTTPRequestHandler):
+    """Refuses every request, and quotes it."""
+
+    def do_POST(self) -> None:
+        asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        body = json.dumps({"__type": "ValidationException", "message": f"no good: {asked}"}).encode()
+        self.send_response(400)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+def test_a_server_that_quotes_a_value_does_not_get_it_into_an_error_or_a_log(
+    aws_environment: AwsApi, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Parrot) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+            store = AwsSecretsManager({})
+            with caplog.at_level(logging.DEBUG):
+                told = told_by(lambda: store.stage("orders/db", 1, SecretValue(CANARY)))
+        finally:
+            server.shutdown()
+            thread.join()
+    assert "ValidationException" in told
+    assert CANARY not in told + caplog.text
 
 
 def test_the_family_does_not_import_the_sdk() -> None:

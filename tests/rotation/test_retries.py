@@ -1,0 +1,67 @@
+"""Trying again, and looking until something shows."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+
+import pytest
+import stamina
+
+from rotation.errors import Conflict, KeyturnError, Unavailable
+from rotation.retries import retrying, until
+
+
+def failing(times: int, error: KeyturnError) -> Callable[[], int]:
+    """Fails so often, then returns the number of the call."""
+    calls = itertools.count(1)
+
+    def call() -> int:
+        number = next(calls)
+        if number <= times:
+            raise error
+        return number
+
+    return call
+
+
+def test_what_is_unavailable_for_a_moment_is_tried_again() -> None:
+    with stamina.set_testing(True, attempts=3):
+        assert retrying(failing(2, Unavailable("busy"))) == 3
+
+
+def test_what_stays_unavailable_is_told_in_its_own_words() -> None:
+    with stamina.set_testing(True, attempts=3), pytest.raises(Unavailable, match="busy"):
+        retrying(failing(3, Unavailable("busy")))
+
+
+def test_any_other_error_goes_through_at_once() -> None:
+    call = failing(1, Conflict("moved"))
+    with pytest.raises(Conflict):
+        retrying(call)
+    assert call() == 2
+
+
+def test_there_is_a_pause_before_another_try() -> None:
+    started = time.monotonic()
+    retrying(failing(1, Unavailable("busy")))
+    assert 0.15 < time.monotonic() - started < 5
+
+
+def test_looking_ends_when_it_shows() -> None:
+    seen = itertools.count(1)
+    assert until(lambda: next(seen), lambda number: number == 3, what="three") == 3
+
+
+def test_looking_once_is_enough_when_it_is_there() -> None:
+    seen = itertools.count(1)
+    until(lambda: next(seen), lambda _: True, what="anything")
+    assert next(seen) == 2
+
+
+def test_looking_has_an_end() -> None:
+    started = time.monotonic()
+    with pytest.raises(Unavailable, match=r"the thing does not show after 0\.2 s"):
+        until(lambda: 1, lambda _: False, what="the thing", seconds=0.2)
+    assert time.monotonic() - started < 2
