@@ -37,7 +37,9 @@ class AppConfig:
     shows the lines that change and reads ``"orders/db" = 41 -> 42``. A ring without pins, or not rendered yet, has
     neither.
 
-    ``declared`` goes to the manifest; ``deployed`` is {"<consumer>/<ring>": {secret: generation}} of what is there.
+    ``declared`` goes to the manifest. ``deployed`` is for an output: for "<consumer>/<ring>" a reference to the pins as
+    they were applied, {secret: generation}. They are applied after the object: an apply that fails at the object does
+    not claim its generations, as an output of plain numbers would.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class AppConfig:
                 "Write it, or correct its name in the declaration.",
             )
         self.declared = _declared(stack, vendor, consumer, environment)
-        self.deployed: dict[str, dict[str, int]] = {}
+        self.deployed: dict[str, str] = {}
         for ring, declared in self.declared.rings.items():
             rendered = files.find(declared.rendered)
             generations = dict(sorted(pinned.at(consumer.name, ring).items()))
@@ -65,9 +67,10 @@ class AppConfig:
                 continue
             key = f"{consumer.name}/{ring}.{consumer.format}"
             content = rendered.read_text(encoding="utf-8")
-            vendor.config_object(stack, _config(consumer, ring), place, key, content, consumer.where)
-            Resource(stack, _pins(consumer, ring), _PINS, {"input": generations}, where=consumer.where)
-            self.deployed[f"{consumer.name}/{ring}"] = generations
+            config = vendor.config_object(stack, _config(consumer, ring), place, key, content, consumer.where)
+            name = _pins(consumer, ring)
+            Resource(stack, name, _PINS, {"input": generations}, where=consumer.where, after=[config])
+            self.deployed[f"{consumer.name}/{ring}"] = f"${{{address(_PINS, name)}.output}}"
 
 
 def _declared(stack: Stack, vendor: Vendor, consumer: Consumer, environment: str) -> manifest.Consumer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -106,12 +107,20 @@ class Aws(Vendor):
     def config_kind(self) -> str:
         return "aws_s3_object" if Schema.load("aws", self.version).has("aws_s3_object") else "aws_s3_bucket_object"
 
-    def config_object(self, stack: Stack, name: str, place: str, key: str, content: str, where: Where) -> None:
-        Resource(
+    def config_object(self, stack: Stack, name: str, place: str, key: str, content: str, where: Where) -> Resource:
+        return Resource(
             stack,
             name,
             self.config_kind(),
-            {"bucket": place, "key": key, "content": literal(content), "content_type": "text/plain; charset=utf-8"},
+            {
+                "bucket": place,
+                "key": key,
+                "content": literal(content),
+                "content_type": "text/plain; charset=utf-8",
+                # After an update that failed the provider keeps the new content in its state all the same; only the
+                # object's own ETag, which is the MD5 of its text, shows the next plan that it is still the old one.
+                "etag": hashlib.md5(content.encode(), usedforsecurity=False).hexdigest(),
+            },
             where=where,
         )
 

@@ -6,7 +6,7 @@ import, and their types hold for one provider version, while environments pin di
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jsii
@@ -49,13 +49,22 @@ class Stack(TerraformStack):
 
 
 class Resource(TerraformResource):
-    """One resource of any provider that its stack has. Arguments that are None are left out.
+    """One resource of any provider that its stack has, made ``after`` others. Arguments that are None are left out.
 
     Raises :class:`DeclarationError`, naming the declaring line, the construct and the argument, for arguments that
     the provider's pinned version does not take.
     """
 
-    def __init__(self, stack: Stack, name: str, kind: str, arguments: Arguments, *, where: Where | None = None) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        name: str,
+        kind: str,
+        arguments: Arguments,
+        *,
+        where: Where | None = None,
+        after: Sequence[Resource] = (),
+    ) -> None:
         self.where = where or here()
         self._arguments = _given(arguments)
         schema = stack.schemas.get(kind.partition("_")[0])
@@ -63,7 +72,7 @@ class Resource(TerraformResource):
             raise DeclarationError(f"{self.where}: {stack.name} has no provider for {kind}")
         _refuse(schema.problems(kind, self._arguments), self.where, f"{stack.name}/{construct_id(name)} ({kind})")
         try:
-            super().__init__(stack, construct_id(name), terraform_resource_type=kind)
+            super().__init__(stack, construct_id(name), terraform_resource_type=kind, depends_on=after or None)
         except RuntimeError as error:  # jsii's, as for two constructs of one name
             raise DeclarationError(f"{self.where}: {stack.name}/{construct_id(name)}: {error}") from error
 

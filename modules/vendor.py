@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from modules.resource import Stack
+from modules.resource import Resource, Stack
 from modules.where import Where
 from rotation.manifest import Plugin
 
@@ -114,7 +114,7 @@ class Vendor(ABC):
         """The Terraform type of a configuration object."""
 
     @abstractmethod
-    def config_object(self, stack: Stack, name: str, place: str, key: str, content: str, where: Where) -> None:
+    def config_object(self, stack: Stack, name: str, place: str, key: str, content: str, where: Where) -> Resource:
         """Declare one configuration object with this text."""
 
     @abstractmethod

@@ -26,7 +26,7 @@ class Application(Stack):
         keep_state(self, environment.state)
         pinned = pins.load(files.find(pins_path(environment)))
         self.consumers: dict[str, Consumer] = {}
-        deployed: dict[str, dict[str, int]] = {}
+        deployed: dict[str, str] = {}
         for consumer in estate.consumers:
             config = AppConfig(
                 self,

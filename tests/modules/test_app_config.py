@@ -54,11 +54,17 @@ def test_a_ring_has_its_file_and_its_pins(
                 "key": "orders-api/canary.yaml",
                 "content": "generation: 42\n",
                 "content_type": "text/plain; charset=utf-8",
+                "etag": "074341f8e572ba21532293a04fa99964",
             }
         },
-        "terraform_data": {"pins-orders-api-canary": {"input": {"orders/api": 7, "orders/db": 42}}},
+        "terraform_data": {
+            "pins-orders-api-canary": {
+                "input": {"orders/api": 7, "orders/db": 42},
+                "depends_on": [f"{kind}.config-orders-api-canary"],
+            }
+        },
     }
-    assert config.deployed == {"orders-api/canary": {"orders/api": 7, "orders/db": 42}}
+    assert config.deployed == {"orders-api/canary": "${terraform_data.pins-orders-api-canary.output}"}
 
 
 def test_the_manifest_names_the_addresses_that_a_pin_changes(stack: Stack, project: Path) -> None:

@@ -91,12 +91,12 @@ def test_some_stacks_alone_leave_the_manifests_as_they_are(project: Path) -> Non
     assert not (project / FOLDER).exists()
 
 
-def test_the_application_stack_tells_what_is_deployed_in_clear(project: Path) -> None:
+def test_the_application_stack_tells_what_was_applied(project: Path) -> None:
     _pin(project, "staging", 41)
     build_app(project, only=["application-staging", "application-local"]).synth()
 
     assert _stack(project, "application-staging")["output"] == {
-        "deployed": {"value": {"orders-api/canary": {"orders/db": 41}}}
+        "deployed": {"value": {"orders-api/canary": "${terraform_data.pins-orders-api-canary.output}"}}
     }
     assert _stack(project, "application-local")["output"] == {"deployed": {"value": {}}}
 
