@@ -25,7 +25,7 @@ from rotation.errors import DeployError, GuardRefused
 from rotation.file_lock import held
 from rotation.files import write_atomically
 from rotation.targets import Deployment
-from rotation.terraform import Plan, Terraform, run, runner_environment
+from rotation.terraform import Plan, ResourceChange, Terraform, run, runner_environment
 
 WORK = Path(".keyturn")
 SYNTH = WORK / "synth"
@@ -111,20 +111,27 @@ def saved_plan(project: Path, terraform: Terraform) -> Iterator[tuple[Path, Plan
         path.unlink(missing_ok=True)
 
 
-def guard(plan: Plan, allowed: Collection[str]) -> None:
-    """Refuse a plan that does more than create or update the ``allowed`` addresses, and the output `deployed`.
+def guard(plan: Plan, allowed: Collection[str], removable: Collection[str] = ()) -> None:
+    """Refuse a plan that does more than create or update the ``allowed`` addresses, delete the ``removable`` ones, and
+    change the output `deployed`.
 
     Reading a data source is no change. Raises :class:`GuardRefused` that names the first offences.
     """
     offences = [
         f"{'/'.join(change.actions)} {change.address}"
         for change in plan.changes
-        if change.actions != ("read",) and (change.actions not in _GUARDED_ACTIONS or change.address not in allowed)
+        if not _is_allowed(change, allowed, removable)
     ]
     offences += [f"{'/'.join(o.actions)} output {o.name}" for o in plan.outputs if o.name != DEPLOYED]
     if offences:
         more = f" and {len(offences) - 3} more" if len(offences) > 3 else ""
         raise GuardRefused(f"the plan would also {', '.join(offences[:3])}{more}")
+
+
+def _is_allowed(change: ResourceChange, allowed: Collection[str], removable: Collection[str]) -> bool:
+    if change.actions == ("delete",):
+        return change.address in removable
+    return change.actions == ("read",) or (change.actions in _GUARDED_ACTIONS and change.address in allowed)
 
 
 def deploy(project: Path, stack: str, review: Callable[[Plan], None]) -> Deployment:

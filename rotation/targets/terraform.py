@@ -7,14 +7,14 @@ Terraform writes an output of literals into the state even when the resource bes
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from rotation import deploy
+from rotation import deploy, pins
 from rotation.errors import DeployError
 from rotation.manifest import Manifest
 from rotation.model import Ring
@@ -47,9 +47,14 @@ class TerraformTarget(DeployTarget):
             ) from error
 
     def apply(self, places: Sequence[Place]) -> Deployment:
+        # A place whose first candidate was taken back has no pins, and loses its configuration again.
+        unpinned = set(places) - set(pins.load(self._project / self._manifest.pins).places())
+        review = partial(deploy.guard, allowed=self._addresses(places), removable=self._addresses(unpinned))
+        return deploy.deploy(self._project, self._stack, review)
+
+    def _addresses(self, places: Iterable[Place]) -> frozenset[str]:
         rings = (self._manifest.consumers[consumer].rings[ring] for consumer, ring in places)
-        allowed = frozenset(address for ring in rings for address in ring.addresses)
-        return deploy.deploy(self._project, self._stack, review=partial(deploy.guard, allowed=allowed))
+        return frozenset(address for ring in rings for address in ring.addresses)
 
 
 def _place(name: str) -> Place:

@@ -234,6 +234,13 @@ def test_the_guard_refuses_everything_else(plan: Plan, offence: str) -> None:
     assert "cdktf diff" in caught.value.remedy
 
 
+def test_the_guard_lets_go_only_of_what_is_pinned_no_more() -> None:
+    plan = _plan(ResourceChange("a.b", "a", ("delete",)))
+    guard(plan, {"a.b"}, removable={"a.b"})
+    with pytest.raises(GuardRefused, match=r"delete a\.b$"):
+        guard(plan, {"a.b"}, removable={"a.c"})
+
+
 def test_the_guard_names_the_first_offences_and_counts_the_rest() -> None:
     plan = _plan(*(ResourceChange(f"a.{n}", "a", ("create",)) for n in range(5)))
     with pytest.raises(GuardRefused, match=r"create a\.0, create a\.1, create a\.2 and 2 more$"):

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from rotation import pins
 from rotation.errors import DeclarationError, DeployError, GuardRefused
 from rotation.manifest import Consumer, ConsumerRing, Manifest, Plugin, Secret
 from rotation.model import Ring, Strategy
+from rotation.pins import Pins
 from rotation.plugins import load
 from rotation.targets import DeployTarget
 from tests.rotation.projects import STACK, Project, project
@@ -73,6 +75,19 @@ def test_only_the_places_that_are_asked_for_may_change(project: Project) -> None
     assert target.deployed() == {}
     target.apply([STABLE, CANARY])
     assert target.deployed() == {CANARY: {"orders/db": 41}}
+
+
+def test_a_place_loses_its_configuration_only_when_it_has_no_pins(project: Project) -> None:
+    target = _target(project)
+    pinned = Pins().with_("orders-api", Ring.CANARY, "orders/db", 41)
+    pins.write(project.folder / "p", pinned)
+    target.apply([CANARY])
+    project.generation(41, resource={}, output={"deployed": {"value": {}}})
+    with pytest.raises(GuardRefused, match=r"delete terraform_data\.config, delete terraform_data\.pin$"):
+        target.apply([CANARY])
+    pins.write(project.folder / "p", pinned.with_("orders-api", Ring.CANARY, "orders/db", None))
+    target.apply([CANARY])
+    assert target.deployed() == {}
 
 
 @pytest.mark.parametrize("value", [{"orders-api/moon": {"orders/db": 1}}, {"orders-api/canary": "41"}, 41])
