@@ -80,12 +80,15 @@ class Acts:
         return f"generation {generation} is current"
 
     def _reject(self, secret: Secret, seen: Observation, step: Step) -> str:
-        generation = _generation(step)
-        self._plugins.store(secret).reject(secret.stored_as, generation)
-        rejection = step.rejection or Rejection.PERSON
-        self._journal.note(secret.name, "rejected", generation, rejection)
-        if rejection is Rejection.TARGET and seen.goal is not None:
+        """The reason is put on record first: a run that dies in between would leave a rejection that nobody explains.
+        A reason without a rejection means nothing."""
+        generation, rejection = _generation(step), step.rejection or Rejection.PERSON
+        noted = self._journal.notes(secret.name).get("rejected")
+        again = noted is not None and (noted.generation, noted.detail) == (generation, rejection)
+        if rejection is Rejection.TARGET and seen.goal is not None and not again:
             self._journal.note(secret.name, "replaced", seen.goal, str(seen.replaced + 1))
+        self._journal.note(secret.name, "rejected", generation, rejection)
+        self._plugins.store(secret).reject(secret.stored_as, generation)
         return step.why
 
     def _restore(self, secret: Secret, seen: Observation, step: Step) -> str:
@@ -95,9 +98,7 @@ class Acts:
 
     def _discard(self, secret: Secret, seen: Observation, step: Step) -> str:
         candidate = self._required(secret, seen.store.pending)
-        previous = self._read(secret, seen.store.previous)
-        if previous is None or previous.value != candidate.value:  # a value that was carried over is still in its grace
-            self._revoke(secret, candidate, seen)
+        self._revoke(secret, candidate, seen)
         self._plugins.store(secret).discard(secret.stored_as, candidate.generation)
         return f"generation {candidate.generation} is revoked and discarded"
 

@@ -6,9 +6,14 @@ The rules, in their order; the first one that has something to say decides:
 - A pending version that is not newer than the current one is left over from a dead run: it is discarded.
 - A rejected candidate is undone: pins, configuration and deployment return to the current generation; only when no
   ring uses the candidate any more, and the target is proved to accept the current one, is it revoked and discarded.
+  One that carries the previous generation's value shares its grace window: to revoke one is to revoke both.
 - A candidate is installed, tested, given to the canary and watched, given to everyone and watched, then promoted.
   What the target denies three times is rejected, if the target still accepts the current generation. What lacks a
   privilege, or makes a ring's signals bad, is rejected. Only what the target accepts *now* is promoted.
+- It is installed at least once for all the journal knows, even if the target accepts it: a value that is carried over
+  is accepted already, and the target has to learn that it counts as a newer generation now, which no runner that
+  still works on the older one may revoke.
+- A candidate that some run has decided to promote can no longer be rejected: it is promoted.
 - The strategy "single" has no second credential for a canary: it promotes after the test, and consumers follow.
 - Without a candidate every ring returns to, or goes on with, the current generation.
 - The previous generation is retired when every ring runs the current one, the target accepts the current one, nobody
@@ -95,12 +100,14 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Wait:
     """Nothing can be done now. ``until`` is when to look again at the latest, None where only a look will tell.
-    ``outside`` tells that somebody else has to act, ``surely`` that nothing can change before ``until``."""
+    ``outside`` tells that somebody else has to act, ``surely`` that nothing can change before ``until``, ``observing``
+    that the canary is being watched."""
 
     reason: str
     until: datetime | None = None
     outside: bool = False
     surely: bool = False
+    observing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +164,8 @@ def discard_leftover(spec: Secret, seen: Observation, now: datetime) -> Decision
     candidate, current = _number(seen.store.pending), _number(seen.store.current)
     if candidate is None or current is None or candidate > current:
         return None
+    if candidate == current:
+        return Step(Act.PROMOTE, candidate, "it is current already: a run died before it took the pending mark away")
     return _leave_candidate(spec, seen, candidate, current, now) or Step(
         Act.DISCARD, candidate, f"left over: generation {current} is current already"
     )
@@ -169,6 +178,7 @@ def undo_rejected(spec: Secret, seen: Observation, now: datetime) -> Decision | 
     return (
         _leave_candidate(spec, seen, candidate, current, now)
         or _current_is_accepted(spec, seen, candidate, now)
+        or _shared_value_is_unused(spec, seen, now)
         or Step(Act.DISCARD, candidate, "rejected, and no ring uses it")
     )
 
@@ -201,21 +211,37 @@ def _current_is_accepted(spec: Secret, seen: Observation, candidate: int, now: d
     )
 
 
+def _shared_value_is_unused(spec: Secret, seen: Observation, now: datetime) -> Decision | None:
+    previous, current = _number(seen.store.previous), _number(seen.store.current)
+    if not seen.carries or previous is None or current is None:
+        return None
+    return _in_use(spec, seen, previous, current, now)
+
+
 def advance_candidate(spec: Secret, seen: Observation, now: datetime) -> Decision | None:
     candidate = _number(seen.store.pending)
     if candidate is None:
         return None
-    decision = _prove(spec, seen, candidate, now)
+    decision = _install(spec, seen, candidate, now)
+    if decision is None and seen.store.promoting:
+        return Step(Act.PROMOTE, candidate, "its promotion was decided before")
+    decision = decision or _test(seen, candidate)
     if decision is None and spec.strategy is not Strategy.SINGLE:
         decision = _roll_out(spec, seen, candidate, now)
     return decision or Step(Act.PROMOTE, candidate, "accepted, tested and in use" if seen.rings else "accepted, tested")
 
 
-def _prove(spec: Secret, seen: Observation, candidate: int, now: datetime) -> Decision | None:
+def _install(spec: Secret, seen: Observation, candidate: int, now: datetime) -> Decision | None:
     if seen.candidate is Acceptance.UNKNOWN:
         return _await_target(spec, seen, now)
     if seen.candidate is Acceptance.DENIED:
         return _install_or_give_up(spec, seen, candidate, now)
+    if not seen.installs:
+        return Step(Act.INSTALL, candidate, "the target accepts its value, perhaps as another generation's")
+    return None
+
+
+def _test(seen: Observation, candidate: int) -> Decision | None:
     if seen.tested is None:
         return Step(Act.TEST, candidate, "the target accepts it")
     if not seen.tested:
@@ -228,6 +254,11 @@ def _install_or_give_up(spec: Secret, seen: Observation, candidate: int, now: da
     if seen.installs < MOST_INSTALLS:
         return Step(Act.INSTALL, candidate, "the target does not accept it yet")
     denied = f"the target denied generation {candidate} of {spec.name} after {seen.installs} installs"
+    if seen.store.promoting:
+        return Blocked(
+            f"{denied}, and its promotion was decided before, so it cannot be rejected",
+            "Look at the target: its administrator, its authentication settings; then run again.",
+        )
     if seen.store.current is None or spec.strategy is Strategy.SINGLE or seen.current is Acceptance.ACCEPTED:
         return Step(Act.REJECT, candidate, denied, rejection=Rejection.TARGET)
     if seen.current is Acceptance.UNKNOWN:
@@ -265,13 +296,15 @@ def _judge(spec: Secret, ring: Ring, views: tuple[RingView, ...], candidate: int
     evidence = "; ".join(verdict.evidence)
     if verdict.health is Health.BAD:
         return Step(Act.REJECT, candidate, f"the {ring} ring is bad: {evidence}", ring, Rejection.VERDICT)
+    observing = ring is Ring.CANARY
     baked = max(view.since or now for view in views) + (spec.bake if ring is Ring.CANARY else spec.settle)
     if now < baked:
-        return Wait(f"the {ring} ring is watched with generation {candidate}", baked)
+        return Wait(f"the {ring} ring is watched with generation {candidate}", baked, observing=observing)
     if verdict.health is Health.GOOD:
         return None
     if now < baked + spec.patience:
-        return Wait(f"the {ring} ring gives no clear verdict yet: {evidence}", baked + spec.patience)
+        reason = f"the {ring} ring gives no clear verdict yet: {evidence}"
+        return Wait(reason, baked + spec.patience, observing=observing)
     return Blocked(
         f"the {ring} ring gave no clear verdict on generation {candidate} of {spec.name}: {evidence}",
         f"Look at its signals; then run again, or take it back with `keyturn rollback {spec.name}`.",
@@ -378,11 +411,11 @@ def _await_ring(spec: Secret, view: RingView, generation: int | None, now: datet
 
 
 def _await_target(spec: Secret, seen: Observation, now: datetime) -> Decision:
-    deadline = (seen.unknown_since or now) + spec.patience
-    if now < deadline:
-        return Wait(f"the target of {spec.name} cannot be asked", deadline)
+    since = seen.unknown_since or now
+    if now < since + spec.patience:
+        return Wait(f"the target of {spec.name} cannot be asked", since + spec.patience)
     return Blocked(
-        f"the target of {spec.name} could not be asked since {seen.unknown_since:%H:%M:%S}; nothing was revoked",
+        f"the target of {spec.name} could not be asked since {since:%H:%M:%S}; nothing was revoked",
         "Check that the target runs and can be reached from here, then run again.",
     )
 

@@ -12,34 +12,27 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
 
 from rotation.acts import Acts
-from rotation.credentials import HasAdministrator
 from rotation.custody import Custody
 from rotation.decide import Blocked, Decision, Done, Ending, Observation, Step, Wait, decide
-from rotation.errors import Conflict, KeyturnError, StoreError, Unavailable
+from rotation.errors import Conflict, JournalError, KeyturnError, StoreError
 from rotation.journal import Journal
-from rotation.manifest import Manifest, Secret
-from rotation.model import Acceptance, Act, Rejection, Ring, StoreView
+from rotation.manifest import Manifest
+from rotation.model import Act, Rejection, Ring
 from rotation.observer import Observer, Scene
+from rotation.opening import Opening, Purpose, candidate_of
 from rotation.plugins import Plugins
 from rotation.preflight import preflight
 from rotation.rollout import Move, Rollout
 
+__all__ = ["PHASES", "Engine", "Event", "Purpose", "Request", "Result", "candidate_of", "until"]
+
+IRREVERSIBLE = (Act.DISCARD, Act.RETIRE)
 PHASES = ("stage", "install", "test", "canary", "observe", "deploy", "promote", "retire")
 MOST_TRIES = 5  # of one step in one run: more means that it has no effect, or that two runners fight over it
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 10.0  # seconds between two looks while nothing can be done
-
-
-class Purpose(StrEnum):
-    """What a run is for."""
-
-    ROTATE = "rotate"  # start a rotation, or go on with the one that is in flight
-    RESUME = "resume"  # go on with what is in flight, start nothing
-    ROLL_BACK = "roll back"  # take the candidate back; after promotion, bring the previous value back
-    RETIRE = "retire"  # retire the previous generation, and nothing else
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +115,12 @@ class _Run:
         self._journal = engine.journal
         self._request = request
         self._executor = executor
+        self._opening = Opening(engine.plugins, engine.custody, engine.journal, request.purpose, request.reason)
         self._live = {name: engine.manifest.secret(name) for name in names}
         self._results: dict[str, Result] = {}
-        self._tries: Counter[tuple[str, Step]] = Counter()
+        self._tries: Counter[tuple[str, Act, int | None, Ring | None]] = Counter()
         self._deployed = engine.observer.deployed(self._live.values())
+        self._fresh = False  # whether the deployment was looked at just now, and not only when it was last changed
         self._ends = engine.clock() + request.wait
         self._pause = SHORTEST_PAUSE
         self._said: dict[str, str] = {}
@@ -141,6 +136,11 @@ class _Run:
             for name, decision in decisions.items():
                 if isinstance(decision, Done | Blocked):
                     self._end(name, seen[name], decision)
+            if not self._fresh and any(step.act in IRREVERSIBLE for step in steps.values()):
+                self._look_at_deployment()
+                self._fresh = True
+                continue
+            self._fresh = False
             steps = {name: step for name, step in steps.items() if self._may_try(name, step, seen[name])}
             if steps:
                 self._act(scene, seen, steps)
@@ -155,37 +155,18 @@ class _Run:
     def _begin(self) -> None:
         """Say what a dead run left, refuse what cannot be started, and open what is asked for."""
         scene = self._scene()
-        for name, secret in self._live.items():
+        for name, secret in list(self._live.items()):
             view = scene.stored[name]
-            preflight(secret, view, initialize=self._request.initialize)
-            for act in self._journal.unfinished(name):
-                self._say(name, "resumes", f"an earlier run died in: {act}")
-            self._journal.write_off(name)
-            self._open(secret, view)
-
-    def _open(self, secret: Secret, view: StoreView) -> None:
-        candidate = candidate_of(view)
-        if candidate is not None and view.rejected and _turned_down(self._journal, secret.name) != candidate:
-            self._journal.note(secret.name, "rejected", candidate, Rejection.UNRECORDED)
-        purpose, reason = self._request.purpose, self._request.reason
-        if candidate is not None and purpose is not Purpose.RETIRE:
-            self._journal.open_rotation(secret.name, candidate, reason)
-        following = max(view.highest, self._journal.highest(secret.name)) + 1
-        if candidate is None and purpose is Purpose.ROTATE:
-            self._probe(secret, view)
-            self._journal.open_rotation(secret.name, following, reason)
-        elif candidate is None and purpose is Purpose.ROLL_BACK:
-            self._journal.open_rotation(secret.name, following, reason, carries=previous_of(secret, view))
-
-    def _probe(self, secret: Secret, view: StoreView) -> None:
-        """Before anything is changed: the target must answer, and must let the administrator in."""
-        kind = self._engine.plugins.kind(secret)
-        if isinstance(kind, HasAdministrator):
-            kind.probe()
-        if view.current is not None:
-            answer = kind.check(self._engine.custody.read(secret, view.current))
-            if answer is Acceptance.UNKNOWN:
-                raise Unavailable(f"the target of {secret.name} cannot be asked whether it accepts the current value")
+            try:
+                preflight(secret, view, initialize=self._request.initialize)
+                for act in self._journal.unfinished(name):
+                    self._say(name, "resumes", f"an earlier run died in: {act}")
+                self._journal.write_off(name)
+                self._opening.open(secret, view)
+            except JournalError:
+                raise
+            except KeyturnError as error:
+                self._fail(name, error)
 
     # Looking and deciding
 
@@ -195,6 +176,9 @@ class _Run:
         stored = self._engine.observer.stored(self._engine.manifest.neighbours(self._live))
         self._engine.rollout.check(pins, stored)
         return Scene(stored, pins, self._deployed)
+
+    def _look_at_deployment(self) -> None:
+        self._deployed = self._engine.observer.deployed(self._live.values())
 
     def _look(self, scene: Scene) -> dict[str, Observation]:
         retire = self._request.purpose is Purpose.RETIRE
@@ -220,7 +204,7 @@ class _Run:
         last = self._request.until
         if last is None or isinstance(decision, Done | Blocked):
             return decision
-        phase = _phase(decision)
+        phase = _phase(decision, seen)
         if phase is not None and PHASES.index(phase) > PHASES.index(last):
             return Wait(f"it was to go as far as {last}", outside=True)
         return decision
@@ -234,17 +218,25 @@ class _Run:
         deploys = {name: step for name, step in steps.items() if step.act is Act.DEPLOY}
         if pins:
             moves = [Move(name, _ring(step), step.generation) for name, step in pins.items()]
-            self._together(seen, pins, lambda: self._engine.rollout.pin(moves, scene.stored))
+            members = [self._live[name] for name in pins]
+            self._together(
+                seen,
+                pins,
+                lambda: self._engine.rollout.pin(
+                    moves, scene.pins, scene.stored, look=lambda: self._engine.observer.stored(members)
+                ),
+            )
         elif deploys:
             places = [
                 place for name, step in deploys.items() for place in self._engine.rollout.places(name, _ring(step))
             ]
             self._together(seen, deploys, lambda: self._engine.rollout.deploy(places, scene.stored))
-            self._deployed = self._engine.observer.deployed(self._live.values()) if self._live else {}
+            self._look_at_deployment()
 
     def _may_try(self, name: str, step: Step, seen: Observation) -> bool:
-        self._tries[name, step] += 1
-        if self._tries[name, step] <= MOST_TRIES:
+        attempt = (name, step.act, step.generation, step.ring)
+        self._tries[attempt] += 1
+        if self._tries[attempt] <= MOST_TRIES:
             return True
         error = KeyturnError(
             f"{step.act} of generation {step.generation} of {name} was done {MOST_TRIES} times and shows no effect",
@@ -258,8 +250,7 @@ class _Run:
         try:
             detail = self._engine.acts.perform(self._live[name], seen, step)
         except Conflict as conflict:
-            self._journal.settle(intent, "overtaken", str(conflict))
-            self._say(name, "overtaken", str(conflict))
+            self._overtaken(intent, name, conflict)
         except KeyturnError as error:
             self._journal.settle(intent, "failed", str(error))
             self._fail(name, error, seen)
@@ -271,6 +262,9 @@ class _Run:
         intents = {name: self._intend(name, step) for name, step in steps.items()}
         try:
             detail = act()
+        except Conflict as conflict:
+            for name, intent in intents.items():
+                self._overtaken(intent, name, conflict)
         except KeyturnError as error:
             for name, intent in intents.items():
                 self._journal.settle(intent, "failed", str(error))
@@ -282,13 +276,30 @@ class _Run:
     def _intend(self, name: str, step: Step) -> int:
         return self._journal.intend(name, step.generation or 0, step.act, step.ring)
 
+    def _overtaken(self, intent: int, name: str, conflict: Conflict) -> None:
+        self._journal.settle(intent, "overtaken", str(conflict))
+        self._say(name, "overtaken", str(conflict))
+
     def _settle(self, intent: int, name: str, step: Step, detail: str) -> None:
         self._journal.settle(intent, "done", detail)
         self._say(name, f"{step.act} {step.ring}" if step.ring else step.act, detail)
 
     # Ending
 
+    def _goes_back(self, name: str, seen: Observation, decision: Done) -> bool:
+        """Whether a rollback was overtaken by the promotion that it was to prevent: then a new generation undoes it."""
+        if self._request.purpose is not Purpose.ROLL_BACK or decision.ending is not Ending.PROMOTED or seen.carries:
+            return False
+        self._journal.close_rotation(name, decision.generation, decision.ending, decision.reason)
+        try:
+            self._opening.open_return(self._live[name], seen.store)
+        except StoreError as error:
+            self._fail(name, error)
+        return True
+
     def _end(self, name: str, seen: Observation, decision: Done | Blocked) -> None:
+        if isinstance(decision, Done) and self._goes_back(name, seen, decision):
+            return
         current = seen.store.current.generation if seen.store.current else None
         if isinstance(decision, Blocked):
             self._journal.audit(name, current or 0, "blocked", decision.reason)
@@ -336,39 +347,20 @@ class _Run:
         self._engine.say(Event(self._engine.clock(), name, what, detail))
 
 
-def candidate_of(view: StoreView) -> int | None:
-    """The generation in flight; what is pending but not newer than the current one is a leftover, not in flight."""
-    current = view.current.generation if view.current else None
-    pending = view.pending.generation if view.pending else None
-    return pending if pending is not None and pending > (current or 0) else None
-
-
-def previous_of(secret: Secret, view: StoreView) -> int:
-    """The generation that a rollback after promotion brings back."""
-    if view.previous is None or view.previous.generation is None:
-        raise StoreError(
-            f"there is nothing to roll {secret.name} back to: the generation before the current one is retired",
-            f"Go forward instead: `keyturn rotate {secret.name}`.",
-        )
-    return view.previous.generation
-
-
-def _turned_down(journal: Journal, secret: str) -> int | None:
-    note = journal.notes(secret).get("rejected")
-    return note.generation if note else None
-
-
 def _undecided(seen: Observation) -> bool:
-    return candidate_of(seen.store) is not None and not seen.store.rejected
+    return candidate_of(seen.store) is not None and not seen.store.rejected and not seen.store.promoting
 
 
-def _phase(decision: Step | Wait) -> str | None:
-    """The phase that a step belongs to; undoing belongs to none and is never held up."""
+def _phase(decision: Step | Wait, seen: Observation) -> str | None:
+    """The phase that a decision belongs to. Never held up are undoing, what follows the current generation, and the
+    retirement of an older generation that is in the way: they belong to none."""
     if isinstance(decision, Wait):
-        return None
+        return "observe" if decision.observing else None
     if decision.act in (Act.PIN, Act.DEPLOY):
+        if seen.store.rejected or decision.generation != candidate_of(seen.store):
+            return None
         return "canary" if decision.ring is Ring.CANARY else "deploy"
-    return decision.act if decision.act in PHASES else None
+    return decision.act if decision.act in PHASES and decision.act is not Act.RETIRE else None
 
 
 def _ring(step: Step) -> Ring:

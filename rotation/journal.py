@@ -13,8 +13,8 @@ import socket
 import sqlite3
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +25,9 @@ from rotation.errors import JournalError, LeaseHeld
 from rotation.model import Act, Ring
 
 LEASE = timedelta(seconds=60)
+Parameters = Sequence[object] | Mapping[str, object]
+
+_TAMPERED = "Keep the file as evidence and restore the journal from a copy; keyturn can go on with a new one."
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS leases (
@@ -45,7 +48,7 @@ CREATE TABLE IF NOT EXISTS notes (
     PRIMARY KEY (secret, topic)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS audit (
-    sequence INTEGER PRIMARY KEY, at TEXT NOT NULL, secret TEXT NOT NULL, generation INTEGER NOT NULL,
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, secret TEXT NOT NULL, generation INTEGER NOT NULL,
     event TEXT NOT NULL, detail TEXT NOT NULL, previous TEXT NOT NULL, hash TEXT NOT NULL
 ) STRICT;
 """
@@ -156,7 +159,8 @@ class Journal:
     def _keep(self, secrets: Sequence[str], stop: threading.Event) -> None:
         while not stop.wait(LEASE.total_seconds() / 4):
             expires = (self._clock() + LEASE).isoformat()
-            with self._write() as database:
+            # A journal that fails stops the run at its next write, not here.
+            with suppress(JournalError), self._write() as database:
                 database.executemany(
                     "UPDATE leases SET expires = ? WHERE secret = ? AND owner = ?",
                     [(expires, secret, self.owner) for secret in secrets],
@@ -231,10 +235,15 @@ class Journal:
         return int(row[0]) if row else 0
 
     def highest(self, secret: str) -> int:
-        """The highest generation that was ever to be staged, 0 for none."""
-        row = self._one("SELECT max(generation) FROM intents WHERE secret = ? AND act = 'stage'", (secret,))
-        spent = self.notes(secret).get("spent")
-        return max(int(row[0] or 0) if row else 0, spent.generation if spent else 0)
+        """The highest generation that was staged, rejected or found used up, 0 for none. One that a run died over may
+        be there or not: the store tells when it is staged again."""
+        row = self._one(
+            "SELECT max(generation) FROM ("
+            " SELECT generation FROM intents WHERE secret = :secret AND act = 'stage' AND outcome = 'done'"
+            " UNION ALL SELECT generation FROM notes WHERE secret = :secret AND topic IN ('spent', 'rejected'))",
+            {"secret": secret},
+        )
+        return int(row[0] or 0) if row else 0
 
     def unfinished(self, secret: str) -> tuple[str, ...]:
         """The acts that a dead run had begun and not ended, oldest first."""
@@ -244,12 +253,10 @@ class Journal:
         return tuple(f"{act} of generation {generation} begun at {at}" for act, generation, at in rows)
 
     def write_off(self, secret: str) -> None:
-        """Mark what a dead run had begun as interrupted: from now on only what is observed counts."""
-        with self._write() as database:
-            database.execute(
-                "UPDATE intents SET ended = ?, outcome = 'interrupted' WHERE secret = ? AND ended IS NULL",
-                (self._clock().isoformat(), secret),
-            )
+        """Mark what a dead run had begun as interrupted, in the audit trail too, because it may have happened: from
+        now on only what is observed counts."""
+        for (intent,) in self._all("SELECT id FROM intents WHERE secret = ? AND ended IS NULL ORDER BY id", (secret,)):
+            self.settle(intent, "interrupted", "the run died, and what it left is looked at afresh")
 
     # Notes
 
@@ -286,15 +293,15 @@ class Journal:
 
     def trail(self, secret: str | None = None) -> tuple[Entry, ...]:
         """The audit trail, oldest first, after its hashes were verified over the whole of it."""
+        written = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'audit'")
         entries = [Entry(*row) for row in self._all("SELECT * FROM audit ORDER BY sequence")]
         previous = ""
         for entry in entries:
             if entry.previous != previous or entry.hash != entry.digest():
-                raise JournalError(
-                    f"the audit trail was changed at line {entry.sequence}",
-                    "Keep the file as evidence and restore the journal from a copy; keyturn can go on with a new one.",
-                )
+                raise JournalError(f"the audit trail was changed at line {entry.sequence}", _TAMPERED)
             previous = entry.hash
+        if written is not None and len(entries) < int(written[0]):
+            raise JournalError(f"the audit trail has {len(entries)} lines, and {written[0]} were written", _TAMPERED)
         return tuple(entry for entry in entries if secret in (None, entry.secret))
 
     def _append(self, database: sqlite3.Connection, secret: str, generation: int, event: str, detail: str) -> None:
@@ -327,14 +334,14 @@ class Journal:
                     raise JournalError(f"the journal cannot be written: {error}") from error
                 raise
 
-    def _all(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def _all(self, query: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         with self._lock:
             try:
                 return self._database.execute(query, parameters).fetchall()
             except sqlite3.Error as error:
                 raise JournalError(f"the journal cannot be read: {error}") from error
 
-    def _one(self, query: str, parameters: Sequence[object] = ()) -> tuple[Any, ...] | None:
+    def _one(self, query: str, parameters: Parameters = ()) -> tuple[Any, ...] | None:
         rows = self._all(query, parameters)
         return rows[0] if rows else None
 

@@ -81,7 +81,8 @@ class StoreView:
     """What a store says of one secret, without its values.
 
     ``reference`` is the store's own address of the secret (an ARN, a path). ``rejected`` tells that the pending
-    version can no longer be promoted by anyone. ``highest`` is the highest generation seen here, 0 for none.
+    version can no longer be promoted by anyone, ``promoting`` that it can no longer be rejected: a run that decided to
+    promote it may have died since. ``highest`` is the highest generation seen here, 0 for none.
     """
 
     name: str
@@ -91,6 +92,7 @@ class StoreView:
     pending: Version | None = None
     previous: Version | None = None
     rejected: bool = False
+    promoting: bool = False
     highest: int = 0
     changed_at: datetime | None = None
 

@@ -11,7 +11,7 @@ from itertools import groupby
 from rotation.credentials import ReportsUsage
 from rotation.custody import Custody
 from rotation.decide import Observation
-from rotation.errors import KeyturnError
+from rotation.errors import KeyturnError, Unavailable
 from rotation.journal import Journal, Note
 from rotation.manifest import Consumer, Manifest, Secret
 from rotation.model import Acceptance, Act, Health, Rejection, Ring, RingView, StoreView, Usage, Verdict, Version
@@ -128,13 +128,17 @@ class Observer:
         previous = _ours(view.previous)
         if view.previous is None or previous is None or not isinstance(kind, ReportsUsage):
             return None, None
-        usage = kind.usage(self._custody.read(secret, view.previous))
+        used = _about(notes, "used", previous)
+        old = self._custody.read(secret, view.previous)
+        try:
+            usage = kind.usage(old)
+        except Unavailable:
+            return Usage(sessions=None), used.at if used else None
         standing = _about(notes, "usage", previous)
         if standing is None or standing.detail != (usage.marker or ""):
             self._journal.note(secret.name, "usage", previous, usage.marker or "")
         if usage.sessions or (standing is not None and standing.detail != (usage.marker or "")):
             return usage, self._journal.note(secret.name, "used", previous).at
-        used = _about(notes, "used", previous)
         return usage, used.at if used else None
 
     def _rings(self, secret: Secret, scene: Scene, candidate: int | None) -> tuple[RingView, ...]:
@@ -157,7 +161,9 @@ class Observer:
         in_place = pinned is not None and deployed == pinned
         place = f"{consumer.name}/{ring}"
         since = self._since(secret.name, f"runs {place}", pinned or 0, holds=in_place and running == pinned)
-        behind = self._since(secret.name, f"behind {place}", pinned or 0, holds=in_place and running != pinned)
+        behind = self._since(
+            secret.name, f"behind {place}", pinned or 0, holds=deployed == pinned and running != pinned
+        )
         verdict = Verdict(Health.UNKNOWN)
         if since is not None and running == candidate:
             now = self._clock()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from rotation import pins as pins_file
-from rotation.errors import KeyturnError
+from rotation.errors import Conflict, KeyturnError
 from rotation.file_lock import held
 from rotation.manifest import Manifest
 from rotation.model import Reference, Ring, StoreView, Version
@@ -18,6 +18,8 @@ from rotation.render import Rendered, regenerate
 from rotation.targets import DeployTarget, Place
 
 LOCK = Path(".keyturn") / "pins.lock"
+PATIENCE = 60.0  # seconds to wait for another runner that is moving pins
+Stored = Mapping[str, StoreView]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +46,35 @@ class Rollout:
         """Refuse pins to what is not declared, or to a generation that the store does not hold."""
         pins_file.validate(pins, self._manifest, {name: set(_held(view)) for name, view in stored.items()})
 
-    def pin(self, moves: Sequence[Move], stored: Mapping[str, StoreView]) -> str:
-        """Move pins and regenerate what follows from them; several moves are one write."""
+    def pin(self, moves: Sequence[Move], seen: Pins, stored: Stored, look: Callable[[], Stored]) -> str:
+        """Move pins away from what was ``seen``, and regenerate what follows from them; several moves are one write.
+
+        Raises :class:`Conflict` when somebody moved one of them since, or when another ``look`` at the stores, once
+        the pins are written, shows that a generation they go to was rejected meanwhile, or is no longer current: then
+        they go back. Whoever drops a generation looks at the pins after its rejection, so nobody stays pinned to it.
+        """
+        places = {place for move in moves for place in self.places(move.secret, move.ring)}
         with self._alone():
-            pins = self.pins()
-            for move in moves:
-                for consumer in self._manifest.consumers_of(move.secret):
-                    if move.ring in consumer.rings:
-                        pins = pins.with_(consumer.name, move.ring, move.secret, move.generation)
-            pins_file.write(self._path, pins)
-            self._regenerate(pins, stored, {place for move in moves for place in self.places(move.secret, move.ring)})
+            before = self.pins()
+            after = self._moved(before, moves, seen)
+            pins_file.write(self._path, after)
+            self._regenerate(after, stored, places)
+            try:
+                _refuse_outdated(moves, look())
+            except Conflict:
+                pins_file.write(self._path, before)
+                self._regenerate(before, stored, places)
+                raise
         return ", ".join(f"{move.secret} {move.ring} → {move.generation or 'none'}" for move in moves)
+
+    def _moved(self, pins: Pins, moves: Iterable[Move], seen: Pins) -> Pins:
+        for move in moves:
+            for consumer, ring in self.places(move.secret, move.ring):
+                pinned = pins.of(consumer, ring, move.secret)
+                if pinned != seen.of(consumer, ring, move.secret):
+                    raise Conflict(f"somebody pinned {consumer} ({ring}) to generation {pinned} of {move.secret}")
+                pins = pins.with_(consumer, ring, move.secret, move.generation)
+        return pins
 
     def deploy(self, places: Iterable[Place], stored: Mapping[str, StoreView]) -> str:
         """Regenerate these places' configuration, and deploy it by each consumer's target; return the plans' digest."""
@@ -96,7 +116,15 @@ class Rollout:
         busy = KeyturnError(
             "another runner has been moving pins for a minute", "Wait for it, or stop it, then run again."
         )
-        return held(self._project / LOCK, patience=60, busy=busy)
+        return held(self._project / LOCK, patience=PATIENCE, busy=busy)
+
+
+def _refuse_outdated(moves: Iterable[Move], stored: Stored) -> None:
+    for move in moves:
+        view = stored[move.secret]
+        wanted = {version.generation for version in (view.current, None if view.rejected else view.pending) if version}
+        if move.generation is not None and move.generation not in wanted:
+            raise Conflict(f"generation {move.generation} of {move.secret} was outdated while it was being pinned")
 
 
 def references(manifest: Manifest, stored: Mapping[str, StoreView]) -> dict[tuple[str, int], Reference]:

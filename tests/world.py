@@ -1,36 +1,37 @@
 """A small world to rotate in: a store with staging labels, a target with principals, an application in two rings.
 
-Its parts are plugins like the real ones, so the engine that runs here is the real engine with the real journal, pins
-and templates. Every remote call goes through :meth:`World.call`, which can end the run before or after any of them, and
-which checks after each that nothing that must always hold was broken.
+Its parts (:mod:`tests.world_plugins`) are plugins like the real ones, so the engine that runs here is the real engine
+with the real journal, pins and templates. Every remote call goes through :meth:`World.call`: a *hook* sees it before
+and after, and can kill the runner there, refuse the call, or let another runner go first; and after each call the world
+checks that nothing was broken that must always hold.
 """
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from rotation import pins as pins_file
-from rotation.credentials import ComparesPrivileges, CredentialKind, ReportsUsage
-from rotation.engine import Engine, Request, Result
-from rotation.errors import Conflict, GenerationSpent, StoreError, TargetError, Unavailable
-from rotation.journal import Journal
-from rotation.keys import KeyService
-from rotation.manifest import Consumer, ConsumerRing, Key, Manifest, Plugin, Secret
-from rotation.model import Acceptance, Credential, Health, Ring, StoreView, Strategy, Usage, Verdict, Version
-from rotation.plugins import Plugins
+from rotation.engine import Engine, Event, Request, Result
+from rotation.journal import LEASE, Journal
+from rotation.manifest import Consumer, ConsumerRing, Manifest, Plugin, Secret
+from rotation.model import Health, Ring, Strategy
 from rotation.secret_value import SecretValue
-from rotation.signals import ReportsRunning, Signal
-from rotation.stores import SecretStore
-from rotation.targets import Deployment, DeployTarget, Place
+from rotation.targets import Place
 
 NAME = "orders/db"
+CONSUMER = "orders-api"
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+PATIENT = timedelta(hours=1)
+
+Side = Literal["before", "after"]
 
 
 class Killed(BaseException):
@@ -43,58 +44,122 @@ class Broken(AssertionError):
 
 @dataclass
 class Slot:
-    """One secret in the store: values by generation, and the labels on them."""
+    """One secret in the store: values by generation, and the labels on them.
+
+    ``undecided`` is the pending generation while nobody has decided about it; None says that the pending one is being
+    promoted, another generation that it is rejected.
+    """
 
     values: dict[int, SecretValue] = field(default_factory=dict)
     current: int | None = None
     pending: int | None = None
     previous: int | None = None
-    open: int | None = None
+    undecided: int | None = None
 
 
 @dataclass
 class Principal:
-    """One login of the target. ``installed`` is the generation that it was last installed for."""
+    """One login of the target, and its memory: the generation that was installed or revoked last, and the highest
+    that ever was (as :mod:`rotation.postgresql.roles` keeps it)."""
 
     password: str | None = None
-    installed: int = 0
+    generation: int = 0
+    spent: int = 0
     sessions: int = 0
 
 
 @dataclass
 class Faults:
-    """What goes wrong, by generation or altogether."""
+    """What goes wrong with one secret, by generation or altogether. ``ignored_installs`` counts down; ``opinions`` are
+    what single runners make of the signals."""
 
-    ignores_installs: set[int] = field(default_factory=set)
+    ignored_installs: dict[int, int] = field(default_factory=dict)
     lacks: dict[int, tuple[str, ...]] = field(default_factory=dict)
-    bad_under: set[int] = field(default_factory=set)
+    bad_under: dict[Ring, set[int]] = field(default_factory=dict)
+    opinions: dict[str, Health] = field(default_factory=dict)
     silent_signals: bool = False
     target_down: bool = False
-    never_reloads: bool = False
+
+
+@dataclass
+class Part:
+    """One secret with everything that is its own. ``held`` are the passwords by the generation that brought them."""
+
+    slot: Slot = field(default_factory=Slot)
+    principals: dict[str, Principal] = field(default_factory=lambda: {"a": Principal(), "b": Principal()})
+    faults: Faults = field(default_factory=Faults)
+    running: dict[Ring, int] = field(default_factory=dict)
+    installed: dict[int, str] = field(default_factory=dict)
+    highest_current: int = 0
+
+    def accepts(self, generation: int) -> bool:
+        content = self.content(generation)
+        return bool(self.principals[content["username"]].password == content["password"])
+
+    def content(self, generation: int) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self.slot.values[generation].reveal())
+        return content
+
+    def copied(self) -> Part:
+        return Part(
+            replace(self.slot, values=dict(self.slot.values)),
+            {name: replace(principal) for name, principal in self.principals.items()},
+            copy.deepcopy(self.faults),
+            dict(self.running),
+            dict(self.installed),
+            self.highest_current,
+        )
+
+
+def _no_hook(runner: str, call: str, side: Side) -> None:
+    del runner, call, side
 
 
 @dataclass
 class World:
-    """Everything outside the runner. ``kill_at`` is the number of the remote call to die at, and on which side."""
+    """Everything outside the runner. ``hook`` gets the runner, the call and the side, for every remote call.
+
+    The application reads its deployed configuration ``reload_delay`` after a deployment (None: never);
+    ``tells_running`` says whether its signals report what it runs.
+    """
 
     project: Path
     strategy: Strategy = Strategy.ALTERNATING
-    now: datetime = START
-    slot: Slot = field(default_factory=Slot)
-    principals: dict[str, Principal] = field(default_factory=lambda: {"a": Principal(), "b": Principal()})
-    deployed: dict[Place, dict[str, int]] = field(default_factory=dict)
-    running: dict[Ring, int] = field(default_factory=dict)
-    faults: Faults = field(default_factory=Faults)
-    kill_at: tuple[int, Literal["before", "after"]] | None = None
-    calls: list[str] = field(default_factory=list)
-    highest_current: int = 0
+    names: tuple[str, ...] = (NAME,)
     consumers: bool = True
+    now: datetime = START
+    parts: dict[str, Part] = field(default_factory=dict)
+    deployed: dict[Place, dict[str, int]] = field(default_factory=dict)
+    reloads: dict[Ring, datetime] = field(default_factory=dict)
+    reload_delay: timedelta | None = timedelta(0)
+    tells_running: bool = True
+    hook: Callable[[str, str, Side], None] = _no_hook
+    calls: list[str] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        (self.project / "stacks" / "config").mkdir(parents=True, exist_ok=True)
-        (self.project / "stacks" / "config" / "orders-api.yaml.j2").write_text(
+        self.parts = self.parts or {name: Part() for name in self.names}
+        folder = self.project / "stacks" / "config"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{CONSUMER}.yaml.j2").write_text(
             '{% for name, secret in secrets.items() %}"{{ name }}": {{ secret.generation }}\n{% endfor %}'
         )
+
+    @property
+    def slot(self) -> Slot:
+        return self.parts[NAME].slot
+
+    @property
+    def faults(self) -> Faults:
+        return self.parts[NAME].faults
+
+    @property
+    def running(self) -> dict[Ring, int]:
+        return self.parts[NAME].running
+
+    @property
+    def principals(self) -> dict[str, Principal]:
+        return self.parts[NAME].principals
 
     # The runner's view
 
@@ -102,17 +167,17 @@ class World:
     def manifest(self) -> Manifest:
         rings = {
             ring: ConsumerRing(
-                rendered=Path(f"stacks/config/rendered/test/{ring}/orders-api.yaml"),
+                rendered=Path(f"stacks/config/rendered/test/{ring}/{CONSUMER}.yaml"),
                 addresses=(f"terraform_data.{ring}",),
                 signals=(Plugin(kind="world", options={"ring": ring}),),
             )
             for ring in Ring
         }
         consumer = Consumer(
-            name="orders-api",
-            template=Path("stacks/config/orders-api.yaml.j2"),
+            name=CONSUMER,
+            template=Path(f"stacks/config/{CONSUMER}.yaml.j2"),
             format="yaml",
-            secrets=(NAME,),
+            secrets=self.names,
             target=Plugin(kind="world"),
             rings=rings,
         )
@@ -121,17 +186,16 @@ class World:
             order=0,
             sources="",
             pins=Path("stacks/pins/test.json"),
-            secrets={NAME: self.secret},
-            consumers={"orders-api": consumer} if self.consumers else {},
+            secrets={name: self.secret(name) for name in self.names},
+            consumers={CONSUMER: consumer} if self.consumers else {},
         )
 
-    @property
-    def secret(self) -> Secret:
+    def secret(self, name: str = NAME) -> Secret:
         return Secret(
-            name=NAME,
-            stored_as=NAME,
+            name=name,
+            stored_as=name,
             store=Plugin(kind="world"),
-            credential=Plugin(kind="world"),
+            credential=Plugin(kind="world", options={"secret": name}),
             strategy=self.strategy,
             bake=timedelta(seconds=20),
             settle=timedelta(seconds=10),
@@ -139,25 +203,46 @@ class World:
             grace=timedelta(seconds=60),
         )
 
-    def engine(self, journal: Path | None = None) -> Engine:
+    def engine(self, runner: str = "runner", journal: Path | None = None) -> Engine:
+        from tests.world_plugins import WorldPlugins
+
         manifest = self.manifest
         return Engine(
             project=self.project,
             manifest=manifest,
-            plugins=WorldPlugins(self, self.project, manifest),
-            journal=Journal(journal or self.project / "journal.sqlite3", self.clock),
+            plugins=WorldPlugins(self, runner, self.project, manifest),
+            journal=Journal(journal or self.journal, self.clock),
+            say=self.events.append,
             clock=self.clock,
             sleep=self.sleep,
             workers=1,
         )
 
-    def run(self, request: Request | None = None, journal: Path | None = None) -> Result:
-        """Run a new runner to its end; :class:`Killed` comes through."""
-        engine = self.engine(journal)
+    def run(self, request: Request | None = None, runner: str = "runner", journal: Path | None = None) -> Result:
+        """Run a new runner on the first secret; :class:`Killed` comes through."""
+        return self.run_all([NAME], request, runner, journal)[NAME]
+
+    def run_all(
+        self, names: Sequence[str], request: Request | None = None, runner: str = "runner", journal: Path | None = None
+    ) -> dict[str, Result]:
+        engine = self.engine(runner, journal)
         try:
-            return engine.run([NAME], request or Request(wait=timedelta(hours=1)))[NAME]
+            return engine.run(names, request or Request(wait=PATIENT))
         finally:
             engine.journal.close()
+
+    @property
+    def journal(self) -> Path:
+        return self.project / "journal.sqlite3"
+
+    def lose_journal(self) -> None:
+        for path in self.project.glob("*.sqlite3*"):
+            path.unlink()
+
+    def trail(self) -> list[str]:
+        """The events of the audit trail, after its hashes were verified."""
+        with Journal(self.journal, self.clock) as journal:
+            return [entry.event for entry in journal.trail(NAME)]
 
     def clock(self) -> datetime:
         return self.now
@@ -168,262 +253,113 @@ class World:
     # Remote calls
 
     @contextmanager
-    def call(self, name: str) -> Iterator[None]:
-        """One remote call: counted, perhaps the runner's last, and followed by a look at what must always hold."""
+    def call(self, runner: str, name: str) -> Iterator[None]:
+        """One remote call: seen by the hook on both sides, and followed by a look at what must always hold."""
         self.calls.append(name)
-        at, side = self.kill_at or (0, "before")
-        if at == len(self.calls) and side == "before":
-            raise Killed
+        self.hook(runner, name, "before")
+        self._applications_read()
         yield
+        self._applications_read()
         self.check()
-        if at == len(self.calls):
-            raise Killed
+        self.hook(runner, name, "after")
+
+    def _applications_read(self) -> None:
+        for ring in [ring for ring, due in self.reloads.items() if due <= self.now]:
+            del self.reloads[ring]
+            deployed = self.deployed.get((CONSUMER, ring), {})
+            for name, part in self.parts.items():
+                part.running = {r: g for r, g in part.running.items() if r is not ring}
+                if name in deployed:
+                    part.running[ring] = deployed[name]
 
     def check(self) -> None:
-        """I1 and I3, and that no ring runs what the target denies."""
-        if self.strategy is Strategy.SINGLE:
-            return
-        current = self.slot.current
-        if current is not None and not self.accepts(self.slot.values[current]):
-            raise Broken(f"the target denies the current generation {current} after {self.calls[-3:]}")
-        if (current or 0) < self.highest_current:
-            raise Broken(f"current went back from {self.highest_current} to {current}")
-        self.highest_current = current or 0
-        for ring, generation in self.running.items():
-            if not self.accepts(self.slot.values[generation]):
-                raise Broken(f"the {ring} ring runs generation {generation}, which the target denies")
+        """I1, I2 and I3; and that nothing runs, or would run if it were restarted, that the target denies.
 
-    def accepts(self, value: SecretValue) -> bool:
-        content = json.loads(value.reveal())
-        return bool(self.principals[content["username"]].password == content["password"])
+        With the strategy "single" there is a gap by design, so only the store is looked at.
+        """
+        for name, part in self.parts.items():
+            current = part.slot.current
+            if (current or 0) < part.highest_current:
+                raise Broken(f"current of {name} went back from {part.highest_current} to {current}")
+            part.highest_current = current or 0
+            if self.strategy is Strategy.SINGLE:
+                continue
+            if current is not None and not part.accepts(current):
+                raise Broken(f"the target denies current generation {current} of {name} after {self.calls[-3:]}")
+            self._check_rings(name, part)
 
-    def reload(self) -> None:
-        """The application takes up what is deployed."""
-        if self.faults.never_reloads:
-            return
-        for (_, ring), pins in self.deployed.items():
-            if NAME in pins:
-                self.running[ring] = pins[NAME]
+    def _check_rings(self, name: str, part: Part) -> None:
+        deployed = {ring: pins[name] for (_, ring), pins in self.deployed.items() if name in pins}
+        for what, generations in (("runs", part.running), ("is deployed with", deployed)):
+            for ring, generation in generations.items():
+                if not part.accepts(generation):
+                    raise Broken(f"the {ring} ring {what} generation {generation} of {name}, which the target denies")
 
+    # What it came to
 
-class WorldPlugins(Plugins):
-    def __init__(self, world: World, project: Path, manifest: Manifest) -> None:
-        super().__init__(project, manifest)
-        self._world = world
-        self._made_target = WorldTarget(world)
+    def fork(self, folder: Path) -> World:
+        """What a runner that died at this moment leaves: the world with all its files, and a lease that runs out."""
+        left_open = ("*-shm", "*.lock")
+        shutil.copytree(self.project, folder, ignore=shutil.ignore_patterns(*left_open), dirs_exist_ok=True)
+        return replace(
+            self,
+            project=folder,
+            now=self.now + LEASE + timedelta(seconds=1),
+            parts={name: part.copied() for name, part in self.parts.items()},
+            deployed={place: dict(pins) for place, pins in self.deployed.items()},
+            reloads=dict(self.reloads),
+            hook=_no_hook,
+            calls=[],
+            events=[],
+        )
 
-    def store(self, secret: Secret) -> SecretStore:
-        return WorldStore(self._world)
+    def snapshot(self) -> dict[str, object]:
+        """What two worlds are compared by when a run ended: everything but the clock, the calls and the memories."""
+        pins = pins_file.load(self.project / "stacks/pins/test.json")
+        return {
+            "pins": {place: dict(pins.at(*place)) for place in pins.places()},
+            "deployed": {place: dict(here) for place, here in self.deployed.items()},
+            **{
+                name: {
+                    "current": part.slot.current,
+                    "pending": part.slot.pending if part.slot.pending != part.slot.current else None,
+                    "previous": part.slot.previous,
+                    "running": dict(part.running),
+                    "logins": sorted(n for n, principal in part.principals.items() if principal.password is not None),
+                }
+                for name, part in self.parts.items()
+            },
+        }
 
-    def kind(self, secret: Secret) -> CredentialKind:
-        return WorldKind(self._world)
-
-    def keys(self, key: Key) -> KeyService:
-        raise NotImplementedError
-
-    def target(self, consumer: Consumer) -> DeployTarget:
-        return self._made_target
-
-    def signals(self, ring: ConsumerRing) -> tuple[Signal, ...]:
-        return tuple(WorldSignal(self._world, Ring(plugin.options["ring"])) for plugin in ring.signals)
-
-
-class WorldStore(SecretStore):
-    """A store whose single calls are atomic, and whose promote takes three of them."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._slot = world.slot
-
-    def observe(self, names: Sequence[str]) -> dict[str, StoreView]:
-        with self._world.call("store.observe"):
-            slot = self._slot
-            labelled = [g for g in (slot.current, slot.pending, slot.previous) if g is not None]
-            pending = slot.pending if slot.pending != slot.current else None
-            return {
-                name: StoreView(
-                    name,
-                    reference=f"arn:{name}",
-                    current=_version(slot.current),
-                    pending=_version(pending),
-                    previous=_version(slot.previous),
-                    rejected=pending is not None and slot.open is not None and slot.open != pending,
-                    highest=max(labelled, default=0),
-                )
-                for name in names
-            }
-
-    def stage(self, name: str, generation: int, value: SecretValue) -> SecretValue:
-        with self._world.call("store.stage"):
-            slot = self._slot
-            if generation in slot.values:
-                if generation not in (slot.current, slot.pending, slot.previous):
-                    raise GenerationSpent("used before", max(slot.values))
-                return slot.values[generation]
-            slot.values[generation] = value
-            slot.pending = slot.open = generation
-            return value
-
-    def read(self, name: str, version: Version | None = None) -> SecretValue:
-        with self._world.call("store.read"):
-            generation = version.generation if version else self._slot.current
-            if generation is None or generation not in self._slot.values:
-                raise StoreError("no such version")
-            return self._slot.values[generation]
-
-    def promote(self, name: str, generation: int, expected: Version | None) -> None:
-        slot = self._slot
-        if slot.current == generation:
-            return
-        with self._world.call("store.promote: claim"):
-            if slot.pending != generation or slot.open not in (None, generation):
-                raise Conflict("rejected or replaced")
-            slot.open = None
-        with self._world.call("store.promote: move"):
-            if slot.current != (expected.generation if expected else None):
-                raise Conflict("something else is current")
-            slot.previous, slot.current = slot.current, generation
-        with self._world.call("store.promote: clear"):
-            slot.pending = None if slot.pending == generation else slot.pending
-
-    def reject(self, name: str, generation: int) -> None:
-        with self._world.call("store.reject"):
-            slot = self._slot
-            if slot.pending != generation or slot.open is None:
-                raise Conflict("not pending, or being promoted")
-            slot.open = slot.current or -1
-
-    def discard(self, name: str, generation: int) -> None:
-        with self._world.call("store.discard"):
-            slot = self._slot
-            if slot.current == generation:
-                raise Conflict("it is current")
-            slot.pending = None if slot.pending == generation else slot.pending
-            slot.previous = None if slot.previous == generation else slot.previous
-
-    def predict(self, name: str, generation: int) -> Version:
-        return Version(f"v{generation}", generation)
+    def require_quiet(self) -> None:
+        """Nothing is in flight, everybody uses the current generation, and the target lets in nobody else but the
+        previous one."""
+        pins = pins_file.load(self.project / "stacks/pins/test.json")
+        for name, part in self.parts.items():
+            slot = part.slot
+            if slot.pending not in (None, slot.current):  # on the current one the label says nothing
+                raise Broken(f"generation {slot.pending} of {name} is still pending")
+            if self.consumers and slot.current is not None:
+                for ring in Ring:
+                    place = (CONSUMER, ring)
+                    seen = (pins.of(*place, name), self.deployed.get(place, {}).get(name), part.running.get(ring))
+                    if seen != (slot.current,) * 3:
+                        raise Broken(f"{ring}: pinned, deployed, running are {seen} and current {slot.current}")
+            kept = {part.content(g)["username"] for g in (slot.current, slot.previous) if g is not None}
+            live = {username for username, principal in part.principals.items() if principal.password is not None}
+            if not live <= kept:
+                raise Broken(f"the target lets in {sorted(live - kept)} of {name}, which no generation needs")
 
 
-class WorldKind(CredentialKind, ReportsUsage, ComparesPrivileges):
-    """Two principals in turn, or one in place. A principal remembers for which generation it was installed."""
-
-    strategies: ClassVar[frozenset[Strategy]] = frozenset({Strategy.ALTERNATING, Strategy.SINGLE})
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def issue(self, current: Credential | None) -> SecretValue:
-        used = _content(current)["username"] if current else "b"
-        username = used if self._world.strategy is Strategy.SINGLE else {"a": "b", "b": "a"}[used]
-        return SecretValue(json.dumps({"username": username, "password": f"canary-{len(self._world.slot.values)}"}))
-
-    def install(self, new: Credential, current: Credential | None) -> None:
-        with self._asked("target.install"):
-            if self._world.slot.values.get(new.generation) != new.value:
-                raise Broken(f"generation {new.generation} is installed before it is staged")
-            content = _content(new)
-            principal = self._world.principals[content["username"]]
-            if principal.installed > new.generation:
-                raise TargetError("superseded")
-            if new.generation not in self._world.faults.ignores_installs:
-                principal.password, principal.installed = content["password"], new.generation
-
-    def check(self, credential: Credential) -> Acceptance:
-        try:
-            with self._asked("target.check"):
-                accepted = self._world.accepts(credential.value)
-        except Unavailable:
-            return Acceptance.UNKNOWN
-        return Acceptance.ACCEPTED if accepted else Acceptance.DENIED
-
-    def revoke(self, old: Credential, current: Credential | None, *, end_sessions: bool = False) -> None:
-        with self._asked("target.revoke"):
-            content = _content(old)
-            if current is not None and _content(current)["username"] == content["username"]:
-                return
-            principal = self._world.principals[content["username"]]
-            if principal.installed <= old.generation:
-                principal.password, principal.installed = None, old.generation
-
-    def usage(self, credential: Credential) -> Usage:
-        with self._asked("target.usage"):
-            return Usage(self._world.principals[_content(credential)["username"]].sessions)
-
-    def missing(self, old: Credential, new: Credential) -> tuple[str, ...]:
-        with self._asked("target.missing"):
-            return self._world.faults.lacks.get(new.generation, ())
-
-    @contextmanager
-    def _asked(self, name: str) -> Iterator[None]:
-        with self._world.call(name):
-            if self._world.faults.target_down:
-                raise Unavailable("the target is down")
-            yield
-
-
-class WorldTarget(DeployTarget):
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def deployed(self) -> dict[Place, dict[str, int]]:
-        with self._world.call("deploy.deployed"):
-            return {place: dict(pins) for place, pins in self._world.deployed.items()}
-
-    def apply(self, places: Sequence[Place]) -> Deployment:
-        with self._world.call("deploy.apply"):
-            pins = pins_file.load(self._world.project / "stacks/pins/test.json")
-            for place in places:
-                self._world.deployed[place] = dict(pins.at(*place))
-            self._world.reload()
-            return Deployment("0" * 64, tuple(f"terraform_data.{ring}" for _, ring in places))
-
-
-class WorldSignal(Signal, ReportsRunning):
-    def __init__(self, world: World, ring: Ring) -> None:
-        self._world = world
-        self._ring = ring
-
-    def running(self, secret: str) -> int | None:
-        return self._world.running.get(self._ring)
-
-    def read(self, secret: str, generation: int, since: datetime, now: datetime) -> Verdict:
-        if generation in self._world.faults.bad_under:
-            return Verdict(Health.BAD, (f"errors under generation {generation}",))
-        if self._world.faults.silent_signals:
-            return Verdict(Health.UNKNOWN, ("no lines",))
-        return Verdict(Health.GOOD, ("fine",))
-
-
-def _content(credential: Credential) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(credential.value.reveal())
-    return content
-
-
-def _version(generation: int | None) -> Version | None:
-    return None if generation is None else Version(f"v{generation}", generation)
-
-
-def snapshot(world: World) -> Mapping[str, object]:
-    """What two worlds are compared by when a run ended: everything but the clock and the calls."""
-    pins = pins_file.load(world.project / "stacks/pins/test.json")
-    return {
-        "current": world.slot.current,
-        "pending": world.slot.pending,
-        "previous": world.slot.previous,
-        "pins": {place: dict(pins.at(*place)) for place in pins.places()},
-        "deployed": world.deployed,
-        "running": world.running,
-        "logins": {name for name, principal in world.principals.items() if principal.password is not None},
-    }
-
-
-def fresh(make: Callable[[], Path], strategy: Strategy = Strategy.ALTERNATING, **faults: Any) -> World:
-    """A world with its first generation promoted and in use."""
-    world = World(make(), strategy)
-    result = world.run(Request(initialize=True, wait=timedelta(hours=1)))
-    if result.error is not None:
-        raise result.error
-    world.faults = replace(world.faults, **faults)
+def fresh(
+    folder: Path, strategy: Strategy = Strategy.ALTERNATING, names: tuple[str, ...] = (NAME,), **settings: Any
+) -> World:
+    """A world with the first generation of each secret promoted and in use."""
+    world = World(folder, strategy, names, **settings)
+    for name, result in world.run_all(names, Request(initialize=True, wait=PATIENT)).items():
+        if result.error is not None:
+            raise result.error
+        assert world.parts[name].slot.current == 1, result
     world.calls.clear()
+    world.events.clear()
     return world
