@@ -12,7 +12,7 @@ import stamina
 
 from rotation.errors import KeyServiceError, Unauthorized, Unavailable
 from rotation.keys import KeyService, KeyView
-from tests.contracts.secret_store import ATTEMPTS, Trouble, told_by
+from tests.contracts.staging import ATTEMPTS, Trouble, told_by
 
 CONTEXT = {"keyturn:secret": "orders/db", "keyturn:generation": "42"}
 

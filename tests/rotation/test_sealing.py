@@ -13,7 +13,7 @@ from rotation.errors import KeyServiceError, KeyturnError, StoreError
 from rotation.keys.aws_kms import AwsKms
 from rotation.sealing import FORMAT, is_sealed, reseal, seal, unseal
 from rotation.secret_value import SecretValue
-from tests.contracts.secret_store import CANARY, told_by
+from tests.contracts.staging import CANARY, told_by
 from tests.fixtures.aws import AwsApi
 
 VALUE = SecretValue(f'{{"password": "{CANARY} é \U0001f511"}}')

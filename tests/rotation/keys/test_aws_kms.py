@@ -10,7 +10,7 @@ import pytest
 from rotation.errors import KeyServiceError
 from rotation.keys.aws_kms import AwsKms
 from tests.contracts.key_service import CONTEXT, KeyServiceContract
-from tests.contracts.secret_store import Trouble
+from tests.contracts.staging import Trouble
 from tests.fixtures.aws import AwsApi
 
 _FAULTS = {

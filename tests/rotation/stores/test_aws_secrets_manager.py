@@ -28,10 +28,12 @@ from rotation.secret_value import SecretValue
 from rotation.stores import SecretStore
 from rotation.stores import aws_secrets_manager as plugin
 from rotation.stores.aws_secrets_manager import AwsSecretsManager
-from tests.contracts.secret_store import (
+from tests.contracts.interruption import InterruptionContract
+from tests.contracts.rewrapping import RewrappingContract
+from tests.contracts.secret_store import SecretStoreContract
+from tests.contracts.staging import (
     CANARY,
     Moment,
-    RewrappingContract,
     Shape,
     Trouble,
     current_of,
@@ -58,7 +60,7 @@ def _runners() -> Iterator[AwsSecretsManager]:
     return itertools.cycle([AwsSecretsManager({}) for _ in range(10)])
 
 
-class TestAwsSecretsManager(RewrappingContract):
+class TestAwsSecretsManager(SecretStoreContract, InterruptionContract, RewrappingContract):
     value_bytes = 65_536
     bad_names = ("", "with space", "tilde~", "x" * 513, "line\nbreak")
 
