@@ -82,7 +82,7 @@ def test_a_place_loses_its_configuration_only_when_it_has_no_pins(project: Proje
     pinned = Pins().with_("orders-api", Ring.CANARY, "orders/db", 41)
     pins.write(project.folder / "p", pinned)
     target.apply([CANARY])
-    project.generation(41, resource={}, output={"deployed": {"value": {}}})
+    project.generation(41, resource={"terraform_data": {}}, output={"deployed": {"value": {}}})
     with pytest.raises(GuardRefused, match=r"delete terraform_data\.config, delete terraform_data\.pin$"):
         target.apply([CANARY])
     pins.write(project.folder / "p", pinned.with_("orders-api", Ring.CANARY, "orders/db", None))
