@@ -16,14 +16,17 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import IO, Any, NoReturn, Self
 
 import python_terraform
 
+from rotation import leash
 from rotation.errors import DeployError
 
 Json = Any  # what json.loads gives
@@ -166,42 +169,48 @@ def run(
     argv: Sequence[str], folder: Path, environment: Mapping[str, str], *, limit: float, what: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a child in a session of its own, without input. One that takes longer than ``limit`` seconds, or outlives an
-    exception here, is interrupted as from a keyboard, so that it can free its locks, and then killed."""
-    try:
-        with subprocess.Popen(
-            argv,
-            cwd=folder,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        ) as child:
-            try:
-                stdout, stderr = child.communicate(timeout=limit)
-            except BaseException:
-                _end(child)
-                raise
-    except subprocess.TimeoutExpired as error:
-        raise DeployError(
-            f"{what} in {folder.name} took longer than {limit:g} seconds and was stopped",
-            "Check that its servers answer, then run the command again: it resumes.",
-        ) from error
-    except OSError as error:
-        raise DeployError(f"{what} cannot be started: {error.strerror}") from error
-    return subprocess.CompletedProcess(argv, child.returncode, stdout, stderr)
+    exception or a kill of this process, is interrupted as from a keyboard, so that it can write its state and free its
+    locks. Its output goes to files without a name: a pipe would kill it with the runner that reads it."""
+    leashed = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *argv]
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        try:
+            with subprocess.Popen(
+                leashed,
+                cwd=folder,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            ) as child:
+                try:
+                    child.wait(timeout=limit)
+                except BaseException:
+                    _end(child)
+                    raise
+        except subprocess.TimeoutExpired as error:
+            raise DeployError(
+                f"{what} in {folder.name} took longer than {limit:g} seconds and was stopped",
+                "Check that its servers answer, then run the command again: it resumes.",
+            ) from error
+        except OSError as error:
+            raise DeployError(f"{what} cannot be started: {error.strerror}") from error
+        return subprocess.CompletedProcess(argv, child.returncode, _text(stdout), _text(stderr))
 
 
-def _end(child: subprocess.Popen[str]) -> None:
+def _end(child: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGINT)
-    try:
-        child.communicate(timeout=GRACE)
-    except subprocess.TimeoutExpired:
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(timeout=GRACE)
+    with suppress(ProcessLookupError):  # what it started may have ignored the interrupt
         os.killpg(child.pid, signal.SIGKILL)
-        child.communicate()
+    child.wait()
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
 
 
 class _Commands(python_terraform.Terraform):  # type: ignore[misc]  # it ships no types
