@@ -20,7 +20,7 @@ def commands() -> str:
         action for action in top._actions if hasattr(action, "choices") and isinstance(action.choices, dict)
     )
     parts = [f"```\n{top.format_help()}```"]
-    for name, sub in subparsers.choices.items():
+    for name, sub in dict(subparsers.choices or {}).items():
         parts.append(
             f"<details><summary><code>keyturn {name}</code></summary>\n\n```\n{sub.format_help()}```\n\n</details>"
         )

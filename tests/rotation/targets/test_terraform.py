@@ -79,13 +79,17 @@ def test_only_the_places_that_are_asked_for_may_change(project: Project) -> None
 
 def test_a_place_loses_its_configuration_only_when_it_has_no_pins(project: Project) -> None:
     target = _target(project)
-    pinned = Pins().with_("orders-api", Ring.CANARY, "orders/db", 41)
-    pins.write(project.folder / "p", pinned)
-    target.apply([CANARY])
-    project.generation(41, resource={"terraform_data": {}}, output={"deployed": {"value": {}}})
+    both = Pins().with_("orders-api", Ring.CANARY, "orders/db", 41).with_("orders-api", Ring.STABLE, "orders/db", 41)
+    pins.write(project.folder / "p", both)
+    stable = {"stable": {"input": {"orders/db": 41}}}
+    canary = {"config": {"input": "text"}, "pin": {"input": {"orders/db": 41}}}
+    project.generation(41, resource={"terraform_data": canary | stable})
+    target.apply([CANARY, STABLE])
+
+    project.generation(41, resource={"terraform_data": stable}, output={"deployed": {"value": {}}})
     with pytest.raises(GuardRefused, match=r"delete terraform_data\.config, delete terraform_data\.pin$"):
         target.apply([CANARY])
-    pins.write(project.folder / "p", pinned.with_("orders-api", Ring.CANARY, "orders/db", None))
+    pins.write(project.folder / "p", both.with_("orders-api", Ring.CANARY, "orders/db", None))
     target.apply([CANARY])
     assert target.deployed() == {}
 
