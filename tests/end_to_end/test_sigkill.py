@@ -1,0 +1,59 @@
+"""The runner is killed with SIGKILL at random moments, time and again, while everyone goes on logging in."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from itertools import islice
+
+import pytest
+
+from rotation.model import Ring
+from tests.fixtures.project import SECRET, Project
+
+pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.timeout(600)]
+
+KILLS = 20
+LONGEST_LIFE = 9.0  # seconds: a little less than an undisturbed rotation takes
+
+
+def test_no_kill_leaves_anything_stuck_or_locks_anybody_out(project: Project) -> None:
+    seed = random.randrange(1_000_000)
+    print(f"seed {seed}")  # shown by pytest when the test fails
+    lives = random.Random(seed)
+    before = project.labels()
+    with project.watched():
+        for _ in range(KILLS):
+            _run_and_kill(lives, project)
+        project.run("rotate", SECRET)
+        row = project.status()
+        assert row["pending"] is None
+        assert project.load.pins(SECRET) == {ring: row["current"] for ring in Ring}
+        for ring in Ring:
+            assert project.load.await_generation(ring, SECRET, row["current"])
+    assert project.labels()["AWSCURRENT"] != before["AWSCURRENT"]
+    project.run("retire")
+    assert project.status()["phase"] == "idle"
+    project.run("audit", SECRET)
+    project.run("render", "--check")
+
+
+def _run_and_kill(lives: random.Random, project: Project) -> None:
+    """Start a rotation, or go on with the one that the last kill left, and kill it: after some seconds, most of which
+    Terraform takes, or shortly after some line of its timeline, for the quick steps to be hit too."""
+    with project.start("rotate", SECRET) as runner:
+        assert runner.stdout is not None
+        if lives.random() < 0.5:
+            deadline = time.monotonic() + lives.uniform(0.3, LONGEST_LIFE)
+            while runner.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.02)
+            printed = ""
+        else:
+            printed = "".join(islice(runner.stdout, lives.randint(1, 6)))
+            time.sleep(lives.uniform(0, 0.2))
+        runner.kill()
+        stdout, stderr = runner.communicate()
+    print(f"--- exit {runner.returncode}\n{printed}{stdout}{stderr}")
+    assert runner.returncode in (0, -signal.SIGKILL)
+    project.transcript.extend((printed, stdout, stderr))
