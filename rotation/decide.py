@@ -166,8 +166,10 @@ def discard_leftover(spec: Secret, seen: Observation, now: datetime) -> Decision
         return None
     if candidate == current:
         return Step(Act.PROMOTE, candidate, "it is current already: a run died before it took the pending mark away")
-    return _leave_candidate(spec, seen, candidate, current, now) or Step(
-        Act.DISCARD, candidate, f"left over: generation {current} is current already"
+    return (
+        _leave_candidate(spec, seen, candidate, current, now)
+        or _current_is_accepted(spec, seen, candidate, now)
+        or Step(Act.DISCARD, candidate, f"left over: generation {current} is current already")
     )
 
 
