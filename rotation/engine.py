@@ -155,6 +155,11 @@ class _Run:
     def _begin(self) -> None:
         """Say what a dead run left, refuse what cannot be started, and open what is asked for."""
         scene = self._scene()
+        if self._request.purpose is not Purpose.RETIRE:
+            places = {
+                place for name in self._live for ring in Ring for place in self._engine.rollout.places(name, ring)
+            }
+            self._engine.rollout.rehearse(scene.pins, scene.stored, places)
         for name, secret in list(self._live.items()):
             view = scene.stored[name]
             try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,11 @@ class Rollout:
         """Refuse pins to what is not declared, or to a generation that the store does not hold."""
         pins_file.validate(pins, self._manifest, {name: set(_held(view)) for name, view in stored.items()})
 
+    def rehearse(self, pins: Pins, stored: Stored, places: Collection[Place]) -> None:
+        """Refuse templates that these pins cannot be rendered with, before anything is changed for them."""
+        known = references(self._manifest, stored)
+        regenerate(self._project, self._manifest, pins, known, check=True, places=places)
+
     def pin(self, moves: Sequence[Move], seen: Pins, stored: Stored, look: Callable[[], Stored]) -> str:
         """Move pins away from what was ``seen``, and regenerate what follows from them; several moves are one write.
 
@@ -57,6 +62,7 @@ class Rollout:
         with self._alone():
             before = self.pins()
             after = self._moved(before, moves, seen)
+            self.rehearse(after, stored, places)
             pins_file.write(self._path, after)
             self._regenerate(after, stored, places)
             try:
