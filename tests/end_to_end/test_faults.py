@@ -1,0 +1,46 @@
+"""Throttling, 5xx, lost replies and an outage in the middle of whole rotations."""
+
+from __future__ import annotations
+
+import pytest
+
+from rotation.model import Ring
+from tests.fixtures.project import SECRET, TOKEN, Project
+
+pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.timeout(600)]
+
+
+def test_a_rotation_gets_through_throttling_errors_and_lost_replies(project: Project) -> None:
+    before = project.status()
+    with project.watched():
+        for operation in ("PutSecretValue", "UpdateSecretVersionStage", "DescribeSecret"):
+            for after, kind in enumerate(("throttle", "error", "lost_reply", "unavailable", "drop")):
+                project.aws.faults("secretsmanager", operation, kind, after=after)
+        project.run("rotate", SECRET)
+    assert project.status()["current"] == before["current"] + 1
+
+
+def test_a_sealed_secret_s_rotation_gets_through_faults_of_the_key_service(project: Project) -> None:
+    before = project.status(TOKEN)
+    for operation in ("GenerateDataKey", "Decrypt"):
+        for after, kind in enumerate(("throttle", "error", "lost_reply")):
+            project.aws.faults("kms", operation, kind, after=after)
+    project.run("rotate", TOKEN)
+    row = project.status(TOKEN)
+    assert (row["current"], row["pending"]) == (before["current"] + 1, None)
+    assert set(row["pins"].values()) == {row["current"]}
+
+
+def test_an_outage_ends_the_run_and_the_next_one_goes_on(project: Project) -> None:
+    before = project.status()
+    with project.watched():
+        project.aws.faults("secretsmanager", "UpdateSecretVersionStage", "unavailable", times=10_000)
+        failed = project.run("rotate", SECRET, expect=1)
+        assert "ServiceUnavailable" in failed.stderr
+        assert len(failed.stderr.splitlines()) == 2
+        assert "it resumes" in failed.stderr
+        project.aws.clear_faults()
+        assert project.status()["pending"] == before["current"] + 1
+        project.run("rotate")
+    assert project.status()["current"] == before["current"] + 1
+    assert project.load.pins(SECRET) == dict.fromkeys(Ring, before["current"] + 1)

@@ -1,0 +1,141 @@
+"""No value is anywhere but in its store: not in files, plans, state, output, stack traces, nor in children's arguments
+and environments. When the session's last test has ended, its project is searched once more, with all that was printed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rotation.local.leaks import Leaks
+from tests.fixtures.project import SECRET, STORED_AS, TOKEN, Project
+
+pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.timeout(600)]
+
+_RECORDER = """\
+#!/bin/sh
+{{ tr '\\0' '\\n' < /proc/$$/environ; echo "terraform $*"; }} >> {record}
+exec {terraform} "$@"
+"""
+
+
+@pytest.fixture
+def leaks(project: Project, monkeypatch: pytest.MonkeyPatch) -> Leaks:
+    project.enter(monkeypatch)
+    return Leaks(project.path)
+
+
+def _password(project: Project) -> str:
+    reply = project.aws.client("secretsmanager").get_secret_value(SecretId=STORED_AS[SECRET])
+    return str(json.loads(reply["SecretString"])["password"])
+
+
+class _Sampler(threading.Thread):
+    """Notes the arguments and the environment of every process below another one, as long as that one runs."""
+
+    def __init__(self, root: int) -> None:
+        super().__init__(daemon=True)
+        self.seen: set[str] = set()
+        self._root = psutil.Process(root)
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.wait(0.05):
+            with suppress(psutil.Error):
+                for process in (self._root, *self._root.children(recursive=True)):
+                    self._note(process)
+
+    def _note(self, process: psutil.Process) -> None:
+        with suppress(psutil.Error):
+            self.seen.update(process.cmdline(), process.environ().values())
+
+    def stop(self) -> None:
+        self._ended.set()
+        self.join()
+
+
+@contextmanager
+def _sampled(root: int) -> Iterator[_Sampler]:
+    sampler = _Sampler(root)
+    sampler.start()
+    try:
+        yield sampler
+    finally:
+        sampler.stop()
+
+
+def test_no_child_gets_a_value_as_argument_or_variable(project: Project, leaks: Leaks, tmp_path: Path) -> None:
+    record, wrapper = tmp_path / "record", tmp_path / "bin" / "terraform"
+    wrapper.parent.mkdir()
+    path = project.variables["PATH"]
+    wrapper.write_text(_RECORDER.format(record=record, terraform=shutil.which("terraform", path=path)))
+    wrapper.chmod(0o755)
+    with (
+        project.start("rotate", SECRET, TOKEN, PATH=f"{wrapper.parent}:{path}") as runner,
+        _sampled(runner.pid) as sampler,
+    ):
+        printed = runner.communicate()
+    assert runner.returncode == 0, printed
+    recorded = record.read_text()
+    assert {"plan", "show", "apply", "output"} <= {
+        line.split()[1] for line in recorded.splitlines() if "terraform " in line
+    }
+    assert any(argument.endswith("main.py") for argument in sampler.seen), "synth was not seen"
+    report = leaks.search([*printed, recorded, *sampler.seen])
+    assert report.values >= 6
+    assert not report.found
+
+
+def test_no_failing_command_prints_a_value_not_even_in_its_stack_trace(project: Project, leaks: Leaks) -> None:
+    printed = []
+    for service, operation, kind, secret in (
+        ("secretsmanager", "PutSecretValue", "deny", SECRET),
+        ("secretsmanager", "UpdateSecretVersionStage", "deny", SECRET),
+        ("secretsmanager", "GetSecretValue", "deny", SECRET),
+        ("kms", "GenerateDataKey", "deny", TOKEN),
+        ("kms", "Decrypt", "deny", TOKEN),
+    ):
+        project.aws.faults(service, operation, kind, times=99)
+        done = project.run("rotate", secret, "--debug", expect=1)
+        project.aws.clear_faults()
+        printed += [done.stdout, done.stderr]
+    project.run("rotate")
+    client = project.aws.client("secretsmanager")
+    administrator = client.get_secret_value(SecretId="local/orders/db-admin")["SecretString"]
+    for wrong in (administrator[:-1], json.dumps(json.loads(administrator) | {"username": "nobody"})):
+        client.put_secret_value(SecretId="local/orders/db-admin", SecretString=wrong)
+        done = project.run("rotate", SECRET, "--debug", expect=1)
+        printed += [done.stdout, done.stderr]
+    client.put_secret_value(SecretId="local/orders/db-admin", SecretString=administrator)
+    assert not leaks.search(printed).found
+
+
+def test_terraform_s_own_logs_are_refused(project: Project) -> None:
+    before = project.trace()
+    done = project.run("rotate", SECRET, expect=1, TF_LOG="trace")
+    assert done.stderr.startswith("error: TF_LOG would write the bodies of requests")
+    assert len(done.stderr.splitlines()) == 2
+    assert project.trace() == before
+
+
+@pytest.mark.parametrize(
+    "place", [".keyturn/journal/planted", "cdktf.out/planted.json", "stacks/pins/planted.json", ".keyturn/planted"]
+)
+def test_a_planted_value_is_found(project: Project, leaks: Leaks, place: str) -> None:
+    planted = project.path / place
+    planted.write_bytes(b"\0binary\xff" + _password(project).encode() + b"\0")
+    try:
+        assert leaks.search([]).found == (place,)
+    finally:
+        planted.unlink()
+
+
+def test_a_printed_value_is_found(project: Project, leaks: Leaks) -> None:
+    assert leaks.search(["all is well", f"password={_password(project)}"]).found == ("what the commands printed",)
