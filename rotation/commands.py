@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,6 +21,7 @@ from rotation.files import write_atomically
 from rotation.journal import Journal
 from rotation.local import environment, providers
 from rotation.manifest import Manifest
+from rotation.model import StoreView
 from rotation.output import Output, table
 from rotation.planning import RotationPlan, plan_rotations
 from rotation.plugins import Plugins
@@ -29,6 +30,7 @@ from rotation.status import SecretStatus, describe, statuses
 
 DONE, FAILED, CHANGES, WAITING, BLOCKED = 0, 1, 2, 3, 4
 LOCAL = "local"
+FEW = 10  # so many secrets are looked at again before they are planned: a store's list may be minutes behind
 
 
 def run(command: str, options: argparse.Namespace) -> int:
@@ -93,7 +95,7 @@ def local(options: argparse.Namespace) -> int:
 
 def status(options: argparse.Namespace) -> int:
     with _session(options) as session:
-        rows = _statuses(session, session.names(options.secrets) or session.engine.manifest.secrets)
+        rows = _rows(session, _look(session, session.names(options.secrets)))
         document = {"environment": options.environment, "secrets": [asdict(row) for row in rows]}
         session.output.result(document, describe(rows))
     return DONE
@@ -101,8 +103,14 @@ def status(options: argparse.Namespace) -> int:
 
 def plan(options: argparse.Namespace) -> int:
     with _session(options) as session:
-        names = session.names(options.secrets) or _due(session) + ([] if options.due else _in_flight(session))
-        made = plan_rotations(session.engine, set(names))
+        names, seen = session.names(options.secrets), None
+        if not names:
+            seen = _look(session)
+            rows = _rows(session, seen)
+            names = _due(rows) + ([] if options.due else _in_flight(session, rows))
+        if len(set(names)) <= FEW:
+            seen = None
+        made = plan_rotations(session.engine, set(names), seen)
         if options.out:
             write_atomically(options.out, made.model_dump_json(indent=1) + "\n")
         session.output.result(made.model_dump(mode="json"), planning.describe(made))
@@ -117,11 +125,11 @@ def rotate(options: argparse.Namespace) -> int:
             names = [rotation.secret for rotation in reviewed.rotations]
             reviewed.refuse_if_moved(plan_rotations(session.engine, names))
         elif options.due:
-            names = sorted({*names, *_due(session)})
+            names = sorted({*names, *_due(_all(session))})
         elif options.initialize and not names:
             names = [row.secret for row in _all(session) if row.phase == "empty"]
         elif not names:
-            purpose, names = Purpose.RESUME, _in_flight(session)
+            purpose, names = Purpose.RESUME, _in_flight(session, _all(session))
         return _run(session, options, names, purpose, initialize=options.initialize, until=options.until)
 
 
@@ -234,27 +242,31 @@ def _exit_code(results: Iterable[Result], purpose: Purpose) -> int:
     return next(code for code in (FAILED, BLOCKED, WAITING, DONE) if code in codes)
 
 
-def _statuses(session: _Session, names: Iterable[str]) -> list[SecretStatus]:
+def _look(session: _Session, names: Sequence[str] = ()) -> dict[str, StoreView]:
+    """What the stores say of these secrets, or of all."""
     engine = session.engine
-    secrets = [engine.manifest.secrets[name] for name in names]
-    now = datetime.now(UTC)
-    return statuses(secrets, engine.manifest, engine.observer, engine.journal, engine.rollout.pins(), now)
+    return engine.observer.stored(engine.manifest.secrets[name] for name in names or engine.manifest.secrets)
+
+
+def _rows(session: _Session, seen: Mapping[str, StoreView]) -> list[SecretStatus]:
+    engine = session.engine
+    return statuses(seen, engine.manifest, engine.journal, engine.rollout.pins(), datetime.now(UTC))
 
 
 def _all(session: _Session) -> list[SecretStatus]:
-    return _statuses(session, session.engine.manifest.secrets)
+    return _rows(session, _look(session))
 
 
-def _due(session: _Session) -> list[str]:
+def _due(rows: Iterable[SecretStatus]) -> list[str]:
     """What is due, holds a value, and may be turned now."""
     now = datetime.now(UTC)
-    return [row.secret for row in _all(session) if row.due and row.due <= now and row.held_until is None]
+    return [row.secret for row in rows if row.due and row.due <= now and row.held_until is None]
 
 
-def _in_flight(session: _Session) -> list[str]:
+def _in_flight(session: _Session, rows: Iterable[SecretStatus]) -> list[str]:
     opened = session.engine.journal.open_rotations()
     known = session.engine.manifest.secrets
-    return sorted({row.secret for row in _all(session) if row.pending is not None} | (set(opened) & set(known)))
+    return sorted({row.secret for row in rows if row.pending is not None} | (set(opened) & set(known)))
 
 
 def _short(path: Path, project: Path) -> str:

@@ -100,11 +100,14 @@ class RotationPlan(_Planned):
         raise UsageError(f"since this plan was made {' and '.join(moved) or 'the environment'} moved", MADE_ANEW)
 
 
-def plan_rotations(engine: Engine, names: Iterable[str]) -> RotationPlan:
-    """Plan the rotation of these secrets. Observes stores (in batches) and deployments; changes nothing."""
+def plan_rotations(engine: Engine, names: Iterable[str], seen: Mapping[str, StoreView] | None = None) -> RotationPlan:
+    """Plan the rotation of these secrets. Observes stores (in batches); changes nothing.
+
+    ``seen`` is what the stores have just said of them and of their neighbours, where they were asked already.
+    """
     manifest = engine.manifest
     secrets = [manifest.secret(name) for name in sorted(names)]
-    stored = engine.observer.stored(manifest.neighbours(secret.name for secret in secrets))
+    stored = engine.observer.stored(manifest.neighbours(secret.name for secret in secrets)) if seen is None else seen
     pins = engine.rollout.pins()
     engine.rollout.check(pins, stored)
     rotations = tuple(_planned(secret, stored[secret.name], engine) for secret in secrets)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -10,7 +10,6 @@ from rotation.engine import candidate_of
 from rotation.journal import Journal
 from rotation.manifest import Manifest, Secret
 from rotation.model import Ring, StoreView, Version
-from rotation.observer import Observer
 from rotation.output import table
 from rotation.pins import Pins
 
@@ -34,12 +33,10 @@ class SecretStatus:
 
 
 def statuses(
-    secrets: Iterable[Secret], manifest: Manifest, observer: Observer, journal: Journal, pins: Pins, now: datetime
+    views: Mapping[str, StoreView], manifest: Manifest, journal: Journal, pins: Pins, now: datetime
 ) -> list[SecretStatus]:
-    """The status of these secrets; the number of calls grows by one per batch of the store."""
-    members = sorted(secrets, key=lambda secret: secret.name)
-    views = observer.stored(members)
-    return [_status(secret, views[secret.name], manifest, journal, pins, now) for secret in members]
+    """The status of the secrets that the stores were asked about, in order; ``views`` are the answers by name."""
+    return [_status(manifest.secrets[name], view, manifest, journal, pins, now) for name, view in sorted(views.items())]
 
 
 def _status(
