@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import groupby
 
 from rotation.credentials import ReportsUsage
@@ -20,6 +20,7 @@ from rotation.plugins import Plugins
 from rotation.signals import ReportsRunning, Signal
 from rotation.targets import Place
 
+_EVER = datetime.min.replace(tzinfo=UTC)
 Deployed = Mapping[Place, Mapping[str, int]]
 
 
@@ -152,9 +153,8 @@ class Observer:
         pinned = scene.pins.of(consumer.name, ring, secret.name)
         if pinned is not None and not scene.pins.at(consumer.name, ring).keys() >= set(consumer.secrets):
             # Another of its secrets has no value yet: nothing can be deployed, and nothing runs that could break.
-            return RingView(
-                consumer.name, ring, pinned, pinned, pinned, verdict=Verdict(Health.GOOD, ("not deployed yet",))
-            )
+            idle = Verdict(Health.GOOD, ("not deployed yet",))
+            return RingView(consumer.name, ring, pinned, pinned, pinned, since=_EVER, verdict=idle)
         deployed = scene.deployed.get((consumer.name, ring), {}).get(secret.name)
         signals = self._plugins.signals(consumer.rings[ring])
         running = _running(signals, secret.name, deployed)

@@ -10,24 +10,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
 from rotation.decide import Done
 from rotation.engine import Result
 from tests.scenarios import SCENARIOS, Scenario
-from tests.world import Side, World
+from tests.world import Side, World, memory_folder
 
-MEMORY = Path("/dev/shm")  # noqa: S108  # where there is one: nothing here depends on the disk, and fsync takes long
 MOST_PASSES = 2
 RECOVERIES_KILLED = 2  # of the runs that recover, in each scenario, how many are killed at every call in turn
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as name:
-        yield Path(name)
+    with memory_folder() as made:
+        yield made
 
 
 @dataclass(frozen=True)

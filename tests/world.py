@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from rotation import pins as pins_file
@@ -30,8 +31,16 @@ NAME = "orders/db"
 CONSUMER = "orders-api"
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PATIENT = timedelta(hours=1)
+MEMORY = Path("/dev/shm")  # noqa: S108  # where there is one: nothing here rests on the disk, and fsync takes long
 
 Side = Literal["before", "after"]
+
+
+@contextmanager
+def memory_folder() -> Iterator[Path]:
+    """A folder for worlds, in memory where that can be had."""
+    with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as name:
+        yield Path(name)
 
 
 class Killed(BaseException):
@@ -47,7 +56,7 @@ class Slot:
     """One secret in the store: values by generation, and the labels on them.
 
     ``undecided`` is the pending generation while nobody has decided about it; None says that the pending one is being
-    promoted, another generation that it is rejected.
+    promoted, another generation that it is rejected. ``accepted`` and ``rejected`` remember every decision.
     """
 
     values: dict[int, SecretValue] = field(default_factory=dict)
@@ -55,6 +64,11 @@ class Slot:
     pending: int | None = None
     previous: int | None = None
     undecided: int | None = None
+    accepted: set[int] = field(default_factory=set)
+    rejected: set[int] = field(default_factory=set)
+
+    def copied(self) -> Slot:
+        return replace(self, values=dict(self.values), accepted=set(self.accepted), rejected=set(self.rejected))
 
 
 @dataclass
@@ -102,7 +116,7 @@ class Part:
 
     def copied(self) -> Part:
         return Part(
-            replace(self.slot, values=dict(self.slot.values)),
+            self.slot.copied(),
             {name: replace(principal) for name, principal in self.principals.items()},
             copy.deepcopy(self.faults),
             dict(self.running),
@@ -111,7 +125,7 @@ class Part:
         )
 
 
-def _no_hook(runner: str, call: str, side: Side) -> None:
+def no_hook(runner: str, call: str, side: Side) -> None:
     del runner, call, side
 
 
@@ -133,7 +147,7 @@ class World:
     reloads: dict[Ring, datetime] = field(default_factory=dict)
     reload_delay: timedelta | None = timedelta(0)
     tells_running: bool = True
-    hook: Callable[[str, str, Side], None] = _no_hook
+    hook: Callable[[str, str, Side], None] = no_hook
     calls: list[str] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
@@ -244,6 +258,10 @@ class World:
         with Journal(self.journal, self.clock) as journal:
             return [entry.event for entry in journal.trail(NAME)]
 
+    def trail_details(self) -> list[str]:
+        with Journal(self.journal, self.clock) as journal:
+            return [entry.detail for entry in journal.trail(NAME)]
+
     def clock(self) -> datetime:
         return self.now
 
@@ -282,6 +300,8 @@ class World:
             if (current or 0) < part.highest_current:
                 raise Broken(f"current of {name} went back from {part.highest_current} to {current}")
             part.highest_current = current or 0
+            if part.slot.accepted & part.slot.rejected:
+                raise Broken(f"{name}: both promoted and rejected: {part.slot.accepted & part.slot.rejected}")
             if self.strategy is Strategy.SINGLE:
                 continue
             if current is not None and not part.accepts(current):
@@ -308,7 +328,7 @@ class World:
             parts={name: part.copied() for name, part in self.parts.items()},
             deployed={place: dict(pins) for place, pins in self.deployed.items()},
             reloads=dict(self.reloads),
-            hook=_no_hook,
+            hook=no_hook,
             calls=[],
             events=[],
         )

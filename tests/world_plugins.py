@@ -19,7 +19,7 @@ from rotation.secret_value import SecretValue
 from rotation.signals import ReportsRunning, Signal
 from rotation.stores import SecretStore
 from rotation.targets import Deployment, DeployTarget, Place
-from tests.world import Broken, Part, Principal, Slot, World
+from tests.world import CONSUMER, Broken, Part, Principal, Slot, World
 
 
 class WorldPlugins(Plugins):
@@ -90,6 +90,7 @@ class WorldStore(SecretStore):
                 if slot.undecided == generation:
                     self._check_promotion(self._world.parts[name], generation)
                 slot.undecided = None
+                slot.accepted.add(generation)
         with self._call("promote: move", name) as slot:
             if slot.current != generation:
                 if slot.current != (expected.generation if expected else None):
@@ -106,7 +107,10 @@ class WorldStore(SecretStore):
             raise Broken(f"generation {generation} is promoted, and lacks privileges")
         if self._world.strategy is Strategy.SINGLE or not self._world.consumers:
             return
+        pins = pins_file.load(self._world.project / "stacks/pins/test.json")
         for ring in Ring:
+            if pins.at(CONSUMER, ring).keys() < set(self._world.names):
+                continue  # another secret has no first value yet, so there is nothing to deploy
             if part.running.get(ring) != generation:
                 raise Broken(f"generation {generation} is promoted, and the {ring} ring does not run it")
             if generation in part.faults.bad_under.get(ring, ()):
@@ -117,6 +121,7 @@ class WorldStore(SecretStore):
             if slot.pending != generation or slot.undecided is None:
                 raise Conflict("not pending, or being promoted")
             slot.undecided = slot.current or -1
+            slot.rejected.add(generation)
 
     def discard(self, name: str, generation: int) -> None:
         with self._call("discard", name) as slot:
