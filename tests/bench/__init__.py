@@ -1,0 +1,1 @@
+"""What keyturn costs, measured: `make bench`, or `python -m tests.bench --json`."""
