@@ -149,10 +149,11 @@ def adopt(options: argparse.Namespace) -> int:
         engine, (name,) = session.engine, session.names([options.secret])
         secret = engine.manifest.secrets[name]
         with engine.journal.lease([name]):
-            view = engine.observer.stored([secret])[name]
-            generation = take_over(secret, view, engine.plugins, engine.custody, engine.journal)
+            view = engine.observer.stored([secret], fresh=True)[name]
+            generation = take_over(secret, view, engine)
         session.output.result(
-            {"secret": name, "generation": generation}, [f"{name}: its value is generation {generation} now"]
+            {"secret": name, "generation": generation},
+            [f"{name}: its value is generation {generation} now; `keyturn rotate {name}` deploys and replaces it"],
         )
     return DONE
 

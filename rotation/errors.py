@@ -24,12 +24,12 @@ from __future__ import annotations
 
 
 class KeyturnError(Exception):
-    """Base of all. ``remedy`` is one sentence on what to do next."""
+    """Base of all, on one line, whatever other program's words it quotes. ``remedy`` is what to do next."""
 
     remedy = "Run again with --debug and look at the cause."
 
     def __init__(self, what: str, remedy: str | None = None) -> None:
-        super().__init__(what)
+        super().__init__(" ".join(line.strip() for line in what.splitlines()))
         if remedy is not None:
             self.remedy = remedy
 

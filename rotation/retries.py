@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -12,6 +13,9 @@ import stamina
 from rotation.errors import Unavailable
 
 T = TypeVar("T")
+
+# stamina warns of every further attempt; where nobody set up logging, Python would print that on stderr.
+logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 # No new attempt starts later than this many seconds after the first; with the longest request that is about a minute.
 _AGAIN = stamina.RetryingCaller(attempts=10, timeout=45.0, wait_initial=0.2, wait_max=5.0, wait_jitter=1.0).on(
