@@ -35,7 +35,7 @@ down:
 	@! test -x $(BIN)/python || $(BIN)/python -m rotation local down
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: setup
 	$(BIN)/ruff format --check .

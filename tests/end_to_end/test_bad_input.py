@@ -129,7 +129,7 @@ def test_pins_that_are_not_json(project: Project) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "what"),
     [
-        ("estate.py", '"orders/db",\n                Cred', f'"{"orders/db" * 60}",\n                Cred', "200 char"),
+        ("estate.py", '"orders/db"', f'"{"orders/db" * 60}"', "at most 200 characters"),
         ("estate.py", "opens\": time(9)", "opens\": time(16)", "window"),
         ("estate.py", "jitter=timedelta(days=1)", "jitter=timedelta(days=40)", "jitter of 40 days"),
     ],

@@ -6,8 +6,11 @@ import random
 import signal
 import sys
 import time
+from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 
+import psutil
 import pytest
 
 from rotation.model import Ring
@@ -38,6 +41,7 @@ def test_no_kill_leaves_anything_stuck_or_locks_anybody_out(project: Project) ->
     assert project.status()["phase"] == "idle"
     project.run("audit", SECRET)
     project.run("render", "--check")
+    assert not _left_behind(project), "children of killed runners still run"
 
 
 def _run_and_kill(lives: random.Random, project: Project) -> None:
@@ -58,3 +62,14 @@ def _run_and_kill(lives: random.Random, project: Project) -> None:
     sys.stdout.write(f"--- exit {runner.returncode}\n{printed}{stdout}{stderr}\n")
     assert runner.returncode in (0, -signal.SIGKILL)
     project.transcript.extend((printed, stdout, stderr))
+
+
+def _left_behind(project: Project) -> list[str]:
+    """The processes that work in the project's folder, but for its servers (which run where they were started)."""
+    servers = {service["pid"] for service in project.run("local", "status", "--json").json["services"]}
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if Path(process.cwd()).is_relative_to(project.path) and process.pid not in servers:
+                found.append(" ".join(process.cmdline()))
+    return found
