@@ -1,11 +1,14 @@
-"""Throttling, 5xx, lost replies and an outage in the middle of whole rotations."""
+"""Throttling, 5xx, lost replies, an outage and a locked state in the middle of whole rotations."""
 
 from __future__ import annotations
+
+import fcntl
+import time
 
 import pytest
 
 from rotation.model import Ring
-from tests.fixtures.project import SECRET, TOKEN, Project
+from tests.fixtures.project import LIMIT, SECRET, TOKEN, Project
 
 pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.timeout(600)]
 
@@ -44,3 +47,22 @@ def test_an_outage_ends_the_run_and_the_next_one_goes_on(project: Project) -> No
         project.run("rotate")
     assert project.status()["current"] == before["current"] + 1
     assert project.load.pins(SECRET) == dict.fromkeys(Ring, before["current"] + 1)
+
+
+def test_a_state_that_somebody_else_has_locked_is_waited_for(project: Project) -> None:
+    before = project.status()
+    folder = project.path / ".keyturn/local/terraform"
+    left_by_the_dead = folder / ".application-local.tfstate.lock.info"
+    left_by_the_dead.write_text('{"ID": "left", "Operation": "OperationTypeApply", "Who": "nobody@nowhere"}')
+    with (folder / "application-local.tfstate").open("r+") as state, project.start("rotate", SECRET) as runner:
+        fcntl.lockf(state, fcntl.LOCK_EX)
+        assert runner.stdout is not None
+        while "pin canary" not in (line := runner.stdout.readline()):
+            assert line, "it ended before it deployed"
+        time.sleep(5)  # Terraform plans by now, and finds the state locked
+        assert project.load.pins(SECRET)[Ring.CANARY] == before["current"] + 1
+        assert runner.poll() is None
+        fcntl.lockf(state, fcntl.LOCK_UN)
+        stdout, stderr = runner.communicate(timeout=LIMIT)
+    assert runner.returncode == 0, stdout + stderr
+    assert project.status()["current"] == before["current"] + 1

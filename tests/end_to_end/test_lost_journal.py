@@ -24,16 +24,6 @@ def test_a_rotation_that_loses_its_journal_at_every_phase_ends_promoted(project:
     _is_promoted(project, before["current"] + 1)
 
 
-@pytest.mark.parametrize("phase", ["install", "canary"])
-def test_a_rotation_that_loses_its_journal_goes_on_to_the_end(project: Project, phase: str) -> None:
-    before = project.status()
-    with project.watched():
-        project.run("rotate", SECRET, "--until", phase, expect=3)
-        _lose_journal(project)
-        project.run("rotate", SECRET)
-    _is_promoted(project, before["current"] + 1)
-
-
 def test_what_loses_its_journal_after_promotion_is_not_turned_again_and_can_be_retired(project: Project) -> None:
     project.run("rotate", SECRET)
     current = project.status()["current"]
