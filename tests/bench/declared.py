@@ -38,7 +38,7 @@ def estate(environment: Environment) -> Estate:
                 template=Path("stacks/config/bench-api.json.j2"),
                 format="json",
                 secrets=("bench/token-0000",),
-                signals={ring: () for ring in Ring},
+                signals=dict.fromkeys(Ring, ()),
             ),
         ),
     )

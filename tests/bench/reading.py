@@ -39,7 +39,8 @@ def estates(folder: Path) -> Section:
     return Section(
         "keyturn status and keyturn plan",
         "The whole process against the local AWS API, which counts its calls; every secret is due, so that a plan"
-        " covers all of them, and its Terraform plan is part of its time; 3 runs after one in which the calls are counted.",
+        " covers all of them, and its Terraform plan is part of its time; 3 runs after one in which the calls are"
+        " counted.",
         tuple(figures),
     )
 

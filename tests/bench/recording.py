@@ -19,6 +19,7 @@ from botocore.client import BaseClient
 from psycopg import sql
 
 RECORDED, REPLAYED = "recorded", "replayed"
+_READ = "GetSecretValue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,12 @@ class Tape:
     def requests(self) -> int:
         """How many calls of AWS, connections and statements there are; a connection's end is none."""
         return sum(not isinstance(call, Ending) for call in self.calls)
+
+    @property
+    def repeated(self) -> int:
+        """How many of them read a version's value again, which never changes."""
+        reads = [call.parameters for call in self.calls if isinstance(call, AwsCall) and call.operation == _READ]
+        return len(reads) - len({(read["SecretId"], read["VersionId"]) for read in reads})
 
     def clear(self) -> None:
         self.calls.clear()
