@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from rotation.engine import Engine
+from rotation.custody import Custody
 from rotation.errors import TargetError, UsageError
+from rotation.journal import Journal
 from rotation.manifest import Secret
-from rotation.model import Acceptance, Act, Ring, StoreView
-from rotation.rollout import Move
+from rotation.model import Acceptance, Act, StoreView
+from rotation.plugins import Plugins
 
 
-def adopt(secret: Secret, view: StoreView, engine: Engine) -> int:
+def adopt(secret: Secret, view: StoreView, plugins: Plugins, custody: Custody, journal: Journal) -> int:
     """Make the foreign current version a generation and return its number; the target is asked and not changed.
 
-    The pins move to it, as the store drops the generation that they name; the next run deploys them, canary first.
     Raises :class:`UsageError` where there is nothing to adopt, :class:`TargetError` where the target does not accept
     the value. Running it again goes on where an earlier run died.
     """
@@ -26,9 +26,8 @@ def adopt(secret: Secret, view: StoreView, engine: Engine) -> int:
             f"generation {view.current.generation} of {secret.name} was made by keyturn: there is nothing to adopt",
             f"Look at it with `keyturn status {secret.name}`.",
         )
-    custody, journal = engine.custody, engine.journal
     found = custody.read(secret, view.current)
-    answer = engine.plugins.kind(secret).check(found)
+    answer = plugins.kind(secret).check(found)
     if answer is not Acceptance.ACCEPTED:
         raise TargetError(
             f"the target's answer to the current value of {secret.name} is {answer}, so it is not adopted",
@@ -37,16 +36,7 @@ def adopt(secret: Secret, view: StoreView, engine: Engine) -> int:
     generation = max(view.highest, journal.highest(secret.name)) + 1
     intent = journal.intend(secret.name, generation, Act.STAGE)
     custody.stage(secret, generation, found.value)
-    _pin(secret, generation, engine)
-    engine.plugins.store(secret).promote(secret.stored_as, generation, view.current)
+    plugins.store(secret).promote(secret.stored_as, generation, view.current)
     journal.note(secret.name, "promoted", generation)
     journal.settle(intent, "done", f"adopted version {view.current.version_id} as generation {generation}")
     return generation
-
-
-def _pin(secret: Secret, generation: int, engine: Engine) -> None:
-    rings = [ring for ring in Ring if engine.rollout.places(secret.name, ring)]
-    if rings:
-        stored = engine.observer.stored(engine.manifest.neighbours([secret.name]))
-        moves = [Move(secret.name, ring, generation) for ring in rings]
-        engine.rollout.pin(moves, engine.rollout.pins(), stored, look=lambda: engine.observer.stored([secret]))

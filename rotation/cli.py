@@ -125,6 +125,7 @@ def _retire(commands: Commands) -> None:
 def _adopt(commands: Commands) -> None:
     sub = _command(commands, "adopt", "take over a version that was not made by keyturn")
     sub.add_argument("secret", metavar="SECRET")
+    _add_waiting(sub)
 
 
 def _render(commands: Commands) -> None:

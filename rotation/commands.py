@@ -150,12 +150,9 @@ def adopt(options: argparse.Namespace) -> int:
         secret = engine.manifest.secrets[name]
         with engine.journal.lease([name]):
             view = engine.observer.stored([secret], fresh=True)[name]
-            generation = take_over(secret, view, engine)
-        session.output.result(
-            {"secret": name, "generation": generation},
-            [f"{name}: its value is generation {generation} now; `keyturn rotate {name}` deploys and replaces it"],
-        )
-    return DONE
+            generation = take_over(secret, view, engine.plugins, engine.custody, engine.journal)
+        session.output.say(f"{name}: its value is generation {generation} now")
+        return _run(session, options, [name], Purpose.RESUME)  # the rings follow, canary first
 
 
 def render(options: argparse.Namespace) -> int:

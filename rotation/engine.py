@@ -178,8 +178,8 @@ class _Run:
     def _scene(self) -> Scene:
         """The stores are asked for the neighbours too: secrets that share a consumer share its configuration."""
         pins = self._engine.rollout.pins()
-        stored = self._engine.observer.stored(self._engine.manifest.neighbours(self._live))
-        self._engine.rollout.check(pins, stored)
+        stored = self._engine.observer.stored(self._engine.manifest.neighbours(self._live), fresh=True)
+        self._engine.rollout.check(pins, stored, self._deployed)
         return Scene(stored, pins, self._deployed)
 
     def _look_at_deployment(self) -> None:
@@ -228,7 +228,7 @@ class _Run:
                 seen,
                 pins,
                 lambda: self._engine.rollout.pin(
-                    moves, scene.pins, scene.stored, look=lambda: self._engine.observer.stored(members)
+                    moves, scene.pins, scene.stored, look=lambda: self._engine.observer.stored(members, fresh=True)
                 ),
             )
         elif deploys:

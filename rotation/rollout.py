@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from rotation import pins as pins_file
 from rotation.errors import Conflict, KeyturnError
@@ -20,6 +21,7 @@ from rotation.targets import DeployTarget, Place
 LOCK = Path(".keyturn") / "pins.lock"
 PATIENCE = 60.0  # seconds to wait for another runner that is moving pins
 Stored = Mapping[str, StoreView]
+Deployed = Mapping[Place, Mapping[str, int]]  # the generation of each secret at each place
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +44,21 @@ class Rollout:
     def pins(self) -> Pins:
         return pins_file.load(self._path)
 
-    def check(self, pins: Pins, stored: Mapping[str, StoreView]) -> None:
-        """Refuse pins to what is not declared, or to a generation that the store does not hold."""
-        pins_file.validate(pins, self._manifest, {name: set(_held(view)) for name, view in stored.items()})
+    def check(self, pins: Pins, stored: Stored, deployed: Deployed = MappingProxyType({})) -> None:
+        """Refuse pins to what is not declared, or to a generation that the store does not hold and that is not
+        deployed either: below what is deployed the store may have moved on (`keyturn adopt`)."""
+        known = {name: set(_held(view)) for name, view in stored.items()}
+        for generations in deployed.values():
+            for name in known.keys() & generations.keys():
+                known[name].add(generations[name])
+        pins_file.validate(pins, self._manifest, known)
 
-    def rehearse(self, pins: Pins, stored: Stored, places: Collection[Place]) -> None:
-        """Refuse templates that these pins cannot be rendered with, before anything is changed for them."""
+    def rehearse(self, pins: Pins, stored: Stored, places: Iterable[Place]) -> None:
+        """Refuse templates that these pins cannot be rendered with, before anything is changed for them. A place that
+        runs what the store no longer holds is left out."""
         known = references(self._manifest, stored)
-        regenerate(self._project, self._manifest, pins, known, check=True, places=places)
+        ready = {place for place in places if known.keys() >= pins.at(*place).items()}
+        regenerate(self._project, self._manifest, pins, known, check=True, places=ready)
 
     def pin(self, moves: Sequence[Move], seen: Pins, stored: Stored, look: Callable[[], Stored]) -> str:
         """Move pins away from what was ``seen``, and regenerate what follows from them; several moves are one write.

@@ -232,10 +232,13 @@ def test_a_foreign_version_as_current_and_its_adoption(project: Project) -> None
     for command in ("rotate", "retire"):
         refused(project, command, SECRET, what="was not made by keyturn", remedy="`keyturn adopt orders/db`")
     assert project.status()["phase"] == "foreign"
-    adopted = project.run("adopt", SECRET, "--json").json["generation"]
     with project.watched():
+        adopted = project.run("adopt", SECRET, "--json").json["secrets"][SECRET]
+        row = project.status()
+        assert (adopted["state"], row["current"]) == ("done", adopted["generation"])
+        assert set(row["pins"].values()) == {row["current"]}
         project.run("rotate", SECRET)
-    assert project.status()["current"] > adopted
+    assert project.status()["current"] == adopted["generation"] + 1
 
 
 def test_nothing_to_adopt(project: Project) -> None:
