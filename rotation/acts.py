@@ -71,7 +71,7 @@ class Acts:
         self._journal.note(secret.name, "tested", candidate.generation, "\n".join(lacks))
         if lacks:
             return f"generation {candidate.generation} lacks {'; '.join(lacks)}"
-        return f"generation {candidate.generation} logs in and lacks no privilege"
+        return f"generation {candidate.generation} is accepted and lacks no privilege"
 
     def _promote(self, secret: Secret, seen: Observation, step: Step) -> str:
         generation = _generation(step)

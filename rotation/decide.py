@@ -6,6 +6,7 @@ The rules, in their order; the first one that has something to say decides:
 - A pending version that is not newer than the current one is left over from a dead run: it is discarded.
 - A rejected candidate is undone: pins, configuration and deployment return to the current generation; only when no
   ring uses the candidate any more, and the target is proved to accept the current one, is it revoked and discarded.
+  A ring that does not report what it runs gets the settling time to take up what was deployed.
   One that carries the previous generation's value shares its grace window: to revoke one is to revoke both.
 - A candidate is installed, tested, given to the canary and watched, given to everyone and watched, then promoted.
   What the target denies three times is rejected, if the target still accepts the current generation. What lacks a
@@ -197,6 +198,9 @@ def _leave_candidate(
         for view in views:
             if view.running == candidate or (view.running is None and current is not None):
                 return _await_ring(spec, view, current, now, f"candidate {candidate} stays valid until it does")
+            settled = (view.since or now) + spec.settle
+            if not view.reported and now < settled:
+                return Wait(f"nobody reports what {view} runs: it gets {spec.settle} to settle", settled, surely=True)
     return None
 
 
@@ -274,7 +278,11 @@ def _install_or_give_up(spec: Secret, seen: Observation, candidate: int, now: da
 def _roll_out(spec: Secret, seen: Observation, candidate: int, now: datetime) -> Decision | None:
     for ring in _rings(seen):
         views = _of(seen, ring)
-        decision = _bring(spec, seen, ring, candidate, now) or _judge(spec, ring, views, candidate, now)
+        decision = (
+            _condemned(ring, views, candidate)
+            or _bring(spec, seen, ring, candidate, now)
+            or _judge(spec, ring, views, candidate, now)
+        )
         if decision is not None:
             return decision
     return None
@@ -293,11 +301,18 @@ def _bring(spec: Secret, seen: Observation, ring: Ring, generation: int, now: da
     return None
 
 
+def _condemned(ring: Ring, views: tuple[RingView, ...], candidate: int) -> Decision | None:
+    """A ring whose signals are bad, be it that it cannot even take the candidate up."""
+    verdict = Verdict.of(view.verdict for view in views if view.deployed == candidate)
+    if verdict.health is not Health.BAD:
+        return None
+    evidence = "; ".join(verdict.evidence)
+    return Step(Act.REJECT, candidate, f"the {ring} ring is bad: {evidence}", ring, Rejection.VERDICT)
+
+
 def _judge(spec: Secret, ring: Ring, views: tuple[RingView, ...], candidate: int, now: datetime) -> Decision | None:
     verdict = Verdict.of(view.verdict for view in views)
     evidence = "; ".join(verdict.evidence)
-    if verdict.health is Health.BAD:
-        return Step(Act.REJECT, candidate, f"the {ring} ring is bad: {evidence}", ring, Rejection.VERDICT)
     observing = ring is Ring.CANARY
     baked = max(view.since or now for view in views) + (spec.bake if ring is Ring.CANARY else spec.settle)
     if now < baked:

@@ -143,6 +143,7 @@ class RingView:
     ``pinned`` is the generation that the pins file names, ``deployed`` the one that was applied, ``running`` the one
     that the instances report. None is "none" for the first two and "could not tell" for the third. ``since`` is when
     ``running`` was first seen to equal the pin, ``behind_since`` when it was first seen not to, though deployed.
+    ``reported`` is false where no signal tells what runs, and what is deployed is taken to run.
     """
 
     consumer: str
@@ -153,6 +154,7 @@ class RingView:
     since: datetime | None = None
     behind_since: datetime | None = None
     verdict: Verdict = Verdict(Health.UNKNOWN)
+    reported: bool = True
 
     def __str__(self) -> str:
         return f"{self.consumer} ({self.ring})"

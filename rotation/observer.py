@@ -17,7 +17,7 @@ from rotation.manifest import Consumer, Manifest, Secret
 from rotation.model import Acceptance, Act, Health, Rejection, Ring, RingView, StoreView, Usage, Verdict, Version
 from rotation.pins import Pins
 from rotation.plugins import Plugins
-from rotation.signals import ReportsRunning, Signal
+from rotation.signals import ReportsRunning
 from rotation.targets import Place
 
 _EVER = datetime.min.replace(tzinfo=UTC)
@@ -45,13 +45,14 @@ class Observer:
         self._journal = journal
         self._clock = clock
 
-    def stored(self, secrets: Iterable[Secret]) -> dict[str, StoreView]:
-        """What the stores say, by the declared names, in as few calls as each store allows."""
+    def stored(self, secrets: Iterable[Secret], *, fresh: bool = False) -> dict[str, StoreView]:
+        """What the stores say, by the declared names, in as few calls as each store allows; ``fresh`` asks for what is
+        there now, which may take a call per secret."""
         views: dict[str, StoreView] = {}
         by_store = sorted(secrets, key=lambda secret: secret.store.model_dump_json())
         for _, group in groupby(by_store, key=lambda secret: secret.store.model_dump_json()):
             members = list(group)
-            seen = self._plugins.store(members[0]).observe([secret.stored_as for secret in members])
+            seen = self._plugins.store(members[0]).observe([secret.stored_as for secret in members], fresh=fresh)
             views.update({secret.name: seen[secret.stored_as] for secret in members})
         return views
 
@@ -105,7 +106,7 @@ class Observer:
             installs=self._journal.count(secret.name, candidate, Act.INSTALL) if candidate is not None else 0,
             tested=None if tested is None else not tested.detail,
             lacks=tuple(tested.detail.splitlines()) if tested else (),
-            replaced=self._replaced(notes, goal),
+            replaced=_replaced(notes, goal),
             rejection=_rejection(rejected, goal),
             unknown_since=self._since(secret.name, "target unknown", candidate or current or 0, holds=unknown),
             promoted_at=self._journal.first_noted(secret.name, "promoted", current).at if current else None,
@@ -157,18 +158,20 @@ class Observer:
             return RingView(consumer.name, ring, pinned, pinned, pinned, since=_EVER, verdict=idle)
         deployed = scene.deployed.get((consumer.name, ring), {}).get(secret.name)
         signals = self._plugins.signals(consumer.rings[ring])
-        running = _running(signals, secret.name, deployed)
-        in_place = pinned is not None and deployed == pinned
+        reporters = [signal for signal in signals if isinstance(signal, ReportsRunning)]
+        running = _agreed(reporters, secret.name) if reporters else deployed
         place = f"{consumer.name}/{ring}"
-        since = self._since(secret.name, f"runs {place}", pinned or 0, holds=in_place and running == pinned)
+        since = self._since(secret.name, f"runs {place}", pinned or 0, holds=deployed == running == pinned)
         behind = self._since(
             secret.name, f"behind {place}", pinned or 0, holds=deployed == pinned and running != pinned
         )
         verdict = Verdict(Health.UNKNOWN)
-        if since is not None and running == candidate:
+        watched = since or behind  # an application that cannot take up a generation says so, too
+        if watched is not None and pinned is not None and pinned == candidate:
             now = self._clock()
-            verdict = _judge(signal.read(secret.name, running or 0, since, now) for signal in signals)
-        return RingView(consumer.name, ring, pinned, deployed, running, since, behind, verdict)
+            verdict = _judge(signal.read(secret.name, pinned, watched, now) for signal in signals)
+        reported = bool(reporters)
+        return RingView(consumer.name, ring, pinned, deployed, running, since, behind, verdict, reported)
 
     def _since(self, secret: str, topic: str, generation: int, *, holds: bool) -> datetime | None:
         """Since when something holds of a generation without a break, as far as it was looked at."""
@@ -177,16 +180,9 @@ class Observer:
         self._journal.forget(secret, topic)
         return None
 
-    def _replaced(self, notes: Mapping[str, Note], goal: int | None) -> int:
-        note = _about(notes, "replaced", goal)
-        return int(note.detail) if note else 0
 
-
-def _running(signals: Iterable[Signal], secret: str, deployed: int | None) -> int | None:
-    """What a ring's instances report; where no signal can tell, what was deployed is taken to run."""
-    reporters = [signal for signal in signals if isinstance(signal, ReportsRunning)]
-    if not reporters:
-        return deployed
+def _agreed(reporters: Iterable[ReportsRunning], secret: str) -> int | None:
+    """What a ring's instances report, None where reports differ."""
     reports = {reporter.running(secret) for reporter in reporters}
     return reports.pop() if len(reports) == 1 else None
 
@@ -194,6 +190,11 @@ def _running(signals: Iterable[Signal], secret: str, deployed: int | None) -> in
 def _judge(verdicts: Iterable[Verdict]) -> Verdict:
     seen = tuple(verdicts)
     return Verdict.of(seen) if seen else Verdict(Health.GOOD, ("no signals are declared",))
+
+
+def _replaced(notes: Mapping[str, Note], goal: int | None) -> int:
+    note = _about(notes, "replaced", goal)
+    return int(note.detail) if note else 0
 
 
 def _about(notes: Mapping[str, Note], topic: str, generation: int | None) -> Note | None:

@@ -37,7 +37,7 @@ def rewrap(
     sealed = [secret for secret in manifest.secrets.values() if secret.sealed and secret.key == name]
     waiting: dict[str, str] = {}
     with engine.journal.lease([secret.name for secret in sealed]):
-        views = engine.observer.stored(sealed)
+        views = engine.observer.stored(sealed, fresh=True)
         for secret in sealed:
             reason = _not_now(views[secret.name])
             if reason is None:
@@ -71,7 +71,7 @@ def _rewrap(secret: Secret, view: StoreView, engine: Engine) -> int:
 
 def _deploy(secrets: Sequence[Secret], engine: Engine, say: Callable[[str], None], *, outside: bool) -> None:
     """The configuration names the new envelopes: canary first. The old envelopes stay readable meanwhile."""
-    stored = engine.observer.stored(engine.manifest.neighbours(secret.name for secret in secrets))
+    stored = engine.observer.stored(engine.manifest.neighbours(secret.name for secret in secrets), fresh=True)
     if outside:
         engine.rollout.regenerate(stored)
         return

@@ -107,6 +107,12 @@ def _quiet_application(folder: Path) -> World:
     return fresh(folder, tells_running=False)
 
 
+def _quiet_and_slow(folder: Path) -> World:
+    world = fresh(folder, tells_running=False, reload_delay=timedelta(seconds=5))
+    world.faults.bad_under[Ring.STABLE] = {2}
+    return world
+
+
 def _deaf(times: int) -> Callable[[World], object]:
     return lambda world: world.faults.ignored_installs.update({2: times})
 
@@ -121,6 +127,7 @@ SCENARIOS = (
     Scenario("a privilege is lacking", _with(_lacking), ROTATE, Ending.ROLLED_BACK, 1),
     Scenario("bad canary", _with(_bad(Ring.CANARY, 2)), ROTATE, Ending.ROLLED_BACK, 1),
     Scenario("bad stable ring", _with(_bad(Ring.STABLE, 2)), ROTATE, Ending.ROLLED_BACK, 1),
+    Scenario("bad stable ring, reloads late and unseen", _quiet_and_slow, ROTATE, Ending.ROLLED_BACK, 1),
     Scenario(
         "rollback before promotion",
         _with(lambda world: world.run(Request(until="observe", wait=PATIENT))),

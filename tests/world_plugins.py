@@ -59,7 +59,7 @@ class WorldStore(SecretStore):
         with self._world.call(self._runner, f"store.{what}"):
             yield self._world.parts[name].slot
 
-    def observe(self, names: Sequence[str]) -> dict[str, StoreView]:
+    def observe(self, names: Sequence[str], *, fresh: bool = False) -> dict[str, StoreView]:
         with self._world.call(self._runner, "store.observe"):
             return {name: _view(name, self._world.parts[name].slot) for name in names}
 
@@ -71,6 +71,8 @@ class WorldStore(SecretStore):
                 return slot.values[generation]
             if slot.pending is not None and slot.pending > (slot.current or 0):
                 raise Broken(f"generation {generation} is staged while {slot.pending} is in flight")
+            if slot.previous is not None and slot.values[slot.previous] != value:
+                raise Broken(f"generation {generation} is staged while {slot.previous} is not retired")
             slot.values[generation] = value
             slot.pending = slot.undecided = generation
             return value

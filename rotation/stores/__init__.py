@@ -21,8 +21,12 @@ class SecretStore(ABC):
     def __init__(self, options: Mapping[str, Any]) -> None: ...
 
     @abstractmethod
-    def observe(self, names: Sequence[str]) -> dict[str, StoreView]:
-        """One view per name, in batches and without reading values; ``exists=False`` where there is no slot."""
+    def observe(self, names: Sequence[str], *, fresh: bool = False) -> dict[str, StoreView]:
+        """One view per name, without reading values; ``exists=False`` where there is no slot.
+
+        Names are asked for in batches, which a store may answer from some minutes ago; ``fresh`` is for whoever is
+        about to act, and may cost a call per name.
+        """
 
     @abstractmethod
     def stage(self, name: str, generation: int, value: SecretValue) -> SecretValue:

@@ -233,6 +233,11 @@ ROLLING_OUT = (
         "blocked",
     ),
     Case(
+        "or says itself that it cannot take it up",
+        candidate(replace(ring(Ring.CANARY, 2, 2, 1, behind_since=ago(1)), verdict=BAD), STABLE_1),
+        "reject canary 2 verdict",
+    ),
+    Case(
         "the canary is watched for the bake time",
         candidate(on(Ring.CANARY, 2, GOOD, since=5), STABLE_1),
         "wait observing 15s",
@@ -339,6 +344,12 @@ UNDOING = (
         rejected(ring(Ring.CANARY, 1, 1, None, behind_since=ago(5)), STABLE_1),
         "wait 25s",
     ),
+    Case(
+        "an application that does not say what it uses gets the settling time to leave it",
+        rejected(replace(on(Ring.CANARY, 1, since=4), reported=False), STABLE_1),
+        "wait surely 6s",
+    ),
+    Case("and no longer", rejected(replace(on(Ring.CANARY, 1, since=10), reported=False), STABLE_1), "discard 2"),
     Case("what nobody uses is discarded", rejected(*EVERYWHERE_1), "discard 2"),
     Case("but not while the target cannot be asked", rejected(*EVERYWHERE_1, current=UNKNOWN), "wait 30s"),
     Case("and never when it denies the current one", rejected(*EVERYWHERE_1, current=DENIED), "blocked"),

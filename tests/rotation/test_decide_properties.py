@@ -68,6 +68,7 @@ def rings(draw: st.DrawFn) -> RingView:
         running,
         since=draw(moments),
         behind_since=draw(moments),
+        reported=draw(st.booleans()),
         verdict=Verdict(draw(st.sampled_from((Health.GOOD, Health.GOOD, Health.BAD, Health.UNKNOWN)))),
     )
 
@@ -144,6 +145,7 @@ def check_discard(spec: Secret, seen: Observation, step: Step) -> None:
     assert step.generation == number(seen.store.pending)
     assert seen.store.rejected or (current is not None and step.generation is not None and step.generation < current)
     assert not is_in_use(seen, step.generation)
+    assert all(view.reported or (view.since or NOW) + spec.settle <= NOW for view in seen.rings)
     assert current is None or all(view.running is not None for view in seen.rings)
     assert current is None or seen.current is Acceptance.ACCEPTED
     if seen.store.rejected and seen.carries and seen.store.previous and current and step.generation > current:  # type: ignore[operator]
