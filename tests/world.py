@@ -365,6 +365,8 @@ class World:
                     seen = (pins.of(*place, name), self.deployed.get(place, {}).get(name), part.running.get(ring))
                     if seen != (slot.current,) * 3:
                         raise Broken(f"{ring}: pinned, deployed, running are {seen} and current {slot.current}")
+            if slot.current is not None and not part.accepts(slot.current):
+                raise Broken(f"the target denies current generation {slot.current} of {name}")
             kept = {part.content(g)["username"] for g in (slot.current, slot.previous) if g is not None}
             live = {username for username, principal in part.principals.items() if principal.password is not None}
             if not live <= kept:

@@ -248,6 +248,11 @@ ROLLING_OUT = (
         "reject canary 2 verdict",
     ),
     Case(
+        "a canary that cannot even take it up, and says so, is rejected at once",
+        candidate(ring(Ring.CANARY, 2, 2, 1, behind_since=ago(1), verdict=BAD), STABLE_1),
+        "reject canary 2 verdict",
+    ),
+    Case(
         "a canary that says nothing is waited for",
         candidate(on(Ring.CANARY, 2, SILENT, since=20), STABLE_1),
         "wait observing 30s",

@@ -22,7 +22,7 @@ from rotation.errors import (
 )
 from rotation.model import Ring, Strategy
 from tests.scenarios import RESUME, RETIRE, ROLL_BACK, ROTATE
-from tests.world import CONSUMER, NAME, PATIENT, Side, World, fresh, memory_folder, no_hook
+from tests.world import CONSUMER, NAME, PATIENT, Killed, Side, World, fresh, memory_folder, no_hook
 
 AT_ONCE = Request()
 PINS = Path("stacks/pins/test.json")
@@ -364,6 +364,45 @@ def test_a_pin_to_what_is_discarded_meanwhile_is_taken_back(world: World) -> Non
     world.run(ROTATE, "one")
     assert looks == 1
     world.require_quiet()
+
+
+def test_the_deployment_is_looked_at_again_before_anything_is_revoked(folder: Path) -> None:
+    """Since this run began, another one deployed the candidate, took its pin back, and died; and nobody reports."""
+    world = fresh(folder, tells_running=False)
+    world.run(Request(until="test", wait=PATIENT))
+    others_journal = world.project / "other.sqlite3"
+
+    def die(runner: str, call: str, side: Side) -> None:
+        if call == "deploy.apply" and side == "before":
+            raise Killed
+
+    def meddle(runner: str, call: str, side: Side) -> None:
+        world.hook = no_hook
+        world.run(Request(until="canary", wait=PATIENT), "other", others_journal)
+        world.faults.bad_under[Ring.CANARY] = {2}
+        world.hook = die
+        with pytest.raises(Killed):
+            world.run(ROTATE, "other", others_journal)
+        world.hook = no_hook
+
+    world.hook = lambda runner, call, side: meddle(runner, call, side) if call == "store.observe" else None
+    assert ended(world.run(ROTATE, "one")) == (Ending.ROLLED_BACK, 1)
+    world.require_quiet()
+
+
+def test_what_a_dead_run_had_begun_is_said_by_the_next(world: World) -> None:
+    def die(runner: str, call: str, side: Side) -> None:
+        if call == "store.stage":
+            raise Killed
+
+    world.hook = die
+    with pytest.raises(Killed):
+        world.run(ROTATE)
+    world.hook = no_hook
+    world.run(ROTATE)
+    said = [event.detail for event in world.events if event.what == "resumes"]
+    assert [text.split(" begun")[0] for text in said] == ["an earlier run died in: stage of generation 2"]
+    assert any(detail.startswith("interrupted") for detail in world.trail_details())
 
 
 # Somebody else deploys
