@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -12,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.project import EMPTY, SECRET, TOKEN, Completed, Project, edit
+from rotation.manifest import Manifest, digest_of_sources
+from tests.fixtures.project import EMPTY, LIMIT, SECRET, TOKEN, Completed, Project, edit
 
 pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.timeout(600)]
 
 PINS = Path("stacks/pins/local.json")
 TEMPLATE = Path("stacks/config/orders-api.yaml.j2")
+ENDPOINTS = Path(".keyturn/local/endpoints.json")
 
 
 def two_lines(done: Completed, what: str, remedy: str) -> None:
@@ -206,12 +209,32 @@ def test_a_key_service_that_refuses_the_runner(project: Project) -> None:
     two_lines(done, "AccessDeniedException", "Check the runner's credentials")
 
 
-def test_a_dead_key_service(project: Project) -> None:
+def test_a_dead_store_and_a_dead_key_service(project: Project, tmp_path: Path) -> None:
+    """Side by side, for each is asked again and again for half a minute."""
+    elsewhere = _copy_with_a_dead_store(project, tmp_path)
     with unchanged(project):
         project.aws.faults("kms", "*", "drop", times=99)
-        done = project.run("rotate", TOKEN, expect=1)
+        with project.start("status", "--project", str(elsewhere)) as asking_the_store:
+            of_keys = project.run("rotate", TOKEN, expect=1)
+            stdout, stderr = asking_the_store.communicate(timeout=LIMIT)
         project.aws.clear_faults()
-    two_lines(done, "could not unwrap a data key", "Check that the server runs")
+    two_lines(of_keys, "could not unwrap a data key", "Check that the server runs")
+    assert asking_the_store.returncode == 1
+    two_lines(
+        Completed(1, stdout, stderr), "could not look at the secret .*EndpointConnection", "Check that the server"
+    )
+
+
+def _copy_with_a_dead_store(project: Project, folder: Path) -> Path:
+    for name in ("main.py", "cdktf.json"):
+        shutil.copy(project.path / name, folder)
+    for name in ("stacks", "modules", "cdktf.out/manifests"):
+        shutil.copytree(project.path / name, folder / name)
+    endpoints = json.loads((project.path / ENDPOINTS).read_text())
+    (folder / ENDPOINTS).parent.mkdir(parents=True)
+    (folder / ENDPOINTS).write_text(json.dumps(endpoints | {"aws": f"http://127.0.0.1:{_closed_port()}"}))
+    Manifest.load(project.path, "local").model_copy(update={"sources": digest_of_sources(folder)}).write(folder)
+    return folder
 
 
 def test_a_clock_far_off(project: Project) -> None:

@@ -19,7 +19,7 @@ def _cdktf_deploy(project: Project) -> str:
 
 def test_cdktf_deploys_the_canary_then_everyone_and_the_rotation_ends_promoted(project: Project) -> None:
     before = project.status()
-    candidate = before["current"] + 1
+    candidate = project.next_generation()
     with project.watched():
         for ring in Ring:
             waiting = project.run("rotate", SECRET, "--no-apply", "--json", expect=3)
