@@ -28,7 +28,7 @@ def example(folder: Path) -> Section:
     try:
         bindings = _bindings()
     except subprocess.CalledProcessError as error:
-        skipped = f"the prebuilt AWS bindings: {error.stderr.strip().splitlines()[-1]}"
+        skipped = f"the prebuilt AWS bindings: {(error.stderr.splitlines() or ['pip gave no reason'])[-1]}"
     else:
         figures += _against(ours, _prebuilt(project, bindings))
     return Section(
@@ -78,7 +78,7 @@ def _bindings() -> Path:
     ready = BINDINGS / ".ready"
     if not ready.is_file():
         pip = [projects.PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        what = ["--no-deps", "--require-hashes", "-r", str(projects.HERE / "bindings.txt")]
+        what = ["--no-deps", "--upgrade", "--require-hashes", "-r", str(projects.HERE / "bindings.txt")]
         subprocess.run([*pip, *what, "--target", str(BINDINGS)], check=True, capture_output=True, text=True)
         ready.touch()
     return BINDINGS
