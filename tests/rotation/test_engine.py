@@ -15,12 +15,14 @@ from rotation.engine import PHASES, Engine, Purpose, Request, Result
 from rotation.errors import (
     DeclarationError,
     DeployError,
+    JournalError,
     KeyturnError,
     StoreError,
     Unavailable,
     UsageError,
 )
-from rotation.model import Ring, Strategy
+from rotation.journal import Journal
+from rotation.model import Act, Ring, Strategy
 from tests.scenarios import RESUME, RETIRE, ROLL_BACK, ROTATE
 from tests.world import CONSUMER, NAME, PATIENT, Killed, Side, World, fresh, memory_folder, no_hook
 
@@ -313,6 +315,16 @@ def test_a_call_that_fails_ends_the_run_and_the_next_run_goes_on(world: World, c
     assert "network" in world.trail_details()[-1]
     assert ended(world.run(ROTATE)) == (Ending.PROMOTED, 2)
     world.require_quiet()
+
+
+def test_an_act_whose_intent_cannot_be_recorded_does_not_happen(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(journal: Journal, secret: str, generation: int, act: Act, ring: Ring | None = None) -> int:
+        raise JournalError("the disk is full")
+
+    monkeypatch.setattr(Journal, "intend", full)
+    with pytest.raises(JournalError, match="the disk is full"):
+        world.run(ROTATE)
+    assert set(world.slot.values) == {1}
 
 
 def test_an_undo_that_fails_stops_and_is_on_record(folder: Path) -> None:
