@@ -12,15 +12,23 @@ from rotation.secret_value import SecretValue
 
 
 class Custody:
-    """Credentials of one environment's secrets, in clear in memory only."""
+    """Credentials of one environment's secrets, in clear in memory only.
+
+    A version never changes, so it is read once; the credential is kept for as long as this object.
+    """
 
     def __init__(self, manifest: Manifest, plugins: Plugins) -> None:
         self._manifest = manifest
         self._plugins = plugins
+        self._read: dict[tuple[str, str], Credential] = {}
 
     def read(self, secret: Secret, version: Version) -> Credential:
         """The credential that a version holds; a foreign version counts as generation 0."""
-        return self._open(secret, version.generation or 0, self._plugins.store(secret).read(secret.stored_as, version))
+        kept = self._read.get((secret.name, version.version_id))
+        if kept is None:
+            stored = self._plugins.store(secret).read(secret.stored_as, version)
+            kept = self._read[secret.name, version.version_id] = self._open(secret, version.generation or 0, stored)
+        return kept
 
     def stage(self, secret: Secret, generation: int, value: SecretValue) -> Credential:
         """Put a value in the store as this generation, pending, and return the credential that is there now: another
