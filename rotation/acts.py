@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 from rotation.credentials import ComparesPrivileges
 from rotation.custody import Custody
-from rotation.decide import Observation, Step
 from rotation.errors import GenerationSpent, StoreError
 from rotation.journal import Journal
 from rotation.manifest import Secret
-from rotation.model import Act, Credential, Rejection, Version
+from rotation.model import Act, Credential, Observation, Rejection, Step, Version
 from rotation.plugins import Plugins
 
 

@@ -15,13 +15,12 @@ from typing import Any
 from rotation import planning
 from rotation import rekey as keys
 from rotation.adopt import adopt as take_over
-from rotation.decide import Blocked, Done, Ending, Wait
 from rotation.engine import Engine, Purpose, Request, Result
 from rotation.files import write_atomically
 from rotation.journal import Journal
 from rotation.local import environment, providers
 from rotation.manifest import Manifest
-from rotation.model import StoreView
+from rotation.model import Blocked, Done, Ending, StoreView, Wait
 from rotation.output import Output, table
 from rotation.planning import RotationPlan, plan_rotations
 from rotation.plugins import Plugins

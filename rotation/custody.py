@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rotation.errors import DeclarationError
+from rotation.errors import DeclarationError, StoreError
 from rotation.keys import KeyService
 from rotation.manifest import Manifest, Secret
 from rotation.model import Credential, Version
@@ -35,6 +35,11 @@ class Custody:
         runner's, if that one was first."""
         stored = self._seal(secret, generation, value) if secret.sealed else value
         winner = self._plugins.store(secret).stage(secret.stored_as, generation, stored)
+        if secret.sealed and not is_sealed(winner):
+            raise StoreError(
+                f"generation {generation} of {secret.name} is in the store unsealed, though it is declared sealed",
+                "Somebody else put it there: find out who, and take it back with `keyturn rollback`.",
+            )
         return self._open(secret, generation, winner)
 
     def sealed_again(self, secret: Secret, version: Version) -> SecretValue:

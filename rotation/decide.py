@@ -28,105 +28,31 @@ An *unknown* never revokes, rejects or promotes anything: it waits, and at its d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 
 from rotation.manifest import Secret
 from rotation.model import (
     Acceptance,
     Act,
+    Blocked,
+    Decision,
+    Done,
+    Ending,
     Health,
+    Observation,
     Rejection,
     Ring,
     RingView,
-    StoreView,
+    Step,
     Strategy,
-    Usage,
     Verdict,
     Version,
+    Wait,
 )
 
 MOST_INSTALLS = 3  # of one candidate that the target goes on denying
 MOST_CANDIDATES = 3  # of one rotation, each denied by the target
 
-
-class Ending(StrEnum):
-    PROMOTED = "promoted"
-    ROLLED_BACK = "rolled back"
-    UNCHANGED = "unchanged"
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """One secret as it is found. ``candidate`` and ``current`` are the target's answers to those generations.
-
-    ``goal`` is the generation that an open rotation is to reach. ``highest`` is the highest generation that the
-    journal knows. ``installs`` and ``tested`` (None: not yet) are of the pending generation; ``replaced`` counts the
-    candidates of this rotation that the target denied; ``rejection`` is why the last candidate was turned down.
-    ``unknown_since`` is since when the target could not be asked. ``outside`` tells that somebody else deploys.
-    """
-
-    store: StoreView
-    rings: tuple[RingView, ...] = ()
-    candidate: Acceptance = Acceptance.UNKNOWN
-    current: Acceptance = Acceptance.UNKNOWN
-    goal: int | None = None
-    carries: bool = False
-    retire: bool = False
-    outside: bool = False
-    highest: int = 0
-    installs: int = 0
-    tested: bool | None = None
-    lacks: tuple[str, ...] = ()
-    replaced: int = 0
-    rejection: Rejection | None = None
-    unknown_since: datetime | None = None
-    promoted_at: datetime | None = None
-    last_used: datetime | None = None
-    usage: Usage | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Do this now. ``generation`` None, for a pin, takes the pin away."""
-
-    act: Act
-    generation: int | None
-    why: str
-    ring: Ring | None = None
-    rejection: Rejection | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Nothing can be done now. ``until`` is when to look again at the latest, None where only a look will tell.
-    ``outside`` tells that somebody else has to act, ``surely`` that nothing can change before ``until``, ``observing``
-    that the canary is being watched."""
-
-    reason: str
-    until: datetime | None = None
-    outside: bool = False
-    surely: bool = False
-    observing: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    ending: Ending
-    generation: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Blocked:
-    """Only a person can go on."""
-
-    reason: str
-    remedy: str
-
-
-Decision = Step | Wait | Done | Blocked
 Rule = Callable[[Secret, Observation, datetime], Decision | None]
 
 

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from rotation.acts import Acts
 from rotation.custody import Custody
-from rotation.decide import Blocked, Decision, Done, Ending, Observation, Step, Wait, decide
+from rotation.decide import decide
 from rotation.errors import Conflict, JournalError, KeyturnError, StoreError
 from rotation.journal import Journal
 from rotation.manifest import Manifest
-from rotation.model import Act, Rejection, Ring
+from rotation.model import Act, Blocked, Decision, Done, Ending, Observation, Rejection, Ring, Step, Wait
 from rotation.observer import Observer, Scene
 from rotation.opening import Opening, Purpose, candidate_of
 from rotation.plugins import Plugins

@@ -10,11 +10,22 @@ from itertools import groupby
 
 from rotation.credentials import ReportsUsage
 from rotation.custody import Custody
-from rotation.decide import Observation
 from rotation.errors import KeyturnError, Unavailable
 from rotation.journal import Journal, Note
 from rotation.manifest import Consumer, Manifest, Secret
-from rotation.model import Acceptance, Act, Health, Rejection, Ring, RingView, StoreView, Usage, Verdict, Version
+from rotation.model import (
+    Acceptance,
+    Act,
+    Health,
+    Observation,
+    Rejection,
+    Ring,
+    RingView,
+    StoreView,
+    Usage,
+    Verdict,
+    Version,
+)
 from rotation.pins import Pins
 from rotation.plugins import Plugins
 from rotation.signals import ReportsRunning

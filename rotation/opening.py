@@ -6,11 +6,10 @@ from enum import StrEnum
 
 from rotation.credentials import HasAdministrator
 from rotation.custody import Custody
-from rotation.decide import Ending
 from rotation.errors import StoreError, Unavailable
 from rotation.journal import Journal, Rotation
 from rotation.manifest import Secret
-from rotation.model import Acceptance, Rejection, StoreView
+from rotation.model import Acceptance, Ending, Rejection, StoreView
 from rotation.plugins import Plugins
 
 

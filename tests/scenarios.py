@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from rotation.decide import Done, Ending
 from rotation.engine import Purpose, Request, Result
-from rotation.model import Ring, Strategy
+from rotation.model import Done, Ending, Ring, Strategy
 from tests.world import PATIENT, World, fresh
 
 ROTATE = Request(wait=PATIENT)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from rotation.decide import Done
 from rotation.engine import Result
+from rotation.model import Done
 from tests.scenarios import SCENARIOS, Scenario
 from tests.world import Side, World, memory_folder
 

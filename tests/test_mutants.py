@@ -17,7 +17,7 @@ import pytest
 from rotation import decide, engine, rollout
 from rotation.errors import KeyturnError
 from rotation.journal import Journal
-from rotation.model import Acceptance, Act, Ring, StoreView
+from rotation.model import Acceptance, Act, Decision, Ring, Step, StoreView
 from rotation.opening import Opening
 from rotation.pins import Pins
 from tests import world_plugins
@@ -79,10 +79,10 @@ def no_intents(patch: pytest.MonkeyPatch) -> None:
 def install_only_what_is_denied(patch: pytest.MonkeyPatch) -> None:
     real = decide._install
 
-    def lazy(*arguments: Any) -> decide.Decision | None:
+    def lazy(*arguments: Any) -> Decision | None:
         decision = real(*arguments)
         accepted = arguments[1].candidate is Acceptance.ACCEPTED
-        return None if accepted and isinstance(decision, decide.Step) and decision.act is Act.INSTALL else decision
+        return None if accepted and isinstance(decision, Step) and decision.act is Act.INSTALL else decision
 
     patch.setattr(decide, "_install", lazy)
 

@@ -13,11 +13,10 @@ from datetime import timedelta
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rotation.decide import Done
 from rotation.engine import Request, Result
 from rotation.errors import DeployError, KeyturnError, Unavailable
 from rotation.journal import LEASE
-from rotation.model import Ring, Strategy
+from rotation.model import Done, Ring, Strategy
 from tests.scenarios import RESUME, RETIRE, ROLL_BACK, ROTATE
 from tests.world import NAME, Killed, Side, World, fresh, memory_folder, no_hook
 

@@ -13,12 +13,11 @@ from statistics import median
 from botocore.client import BaseClient
 
 from rotation.aws import CONFIG, connect
-from rotation.decide import Done
 from rotation.engine import Engine, Purpose, Request
 from rotation.journal import Journal
 from rotation.local import postgresql as embedded
 from rotation.manifest import Manifest, Plugin, Secret
-from rotation.model import Strategy
+from rotation.model import Done, Strategy
 from rotation.plugins import Plugins
 from rotation.stores.aws_secrets_manager import QUOTAS
 from tests.bench import projects, stock

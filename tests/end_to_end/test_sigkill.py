@@ -65,11 +65,13 @@ def _run_and_kill(lives: random.Random, project: Project) -> None:
 
 
 def _left_behind(project: Project) -> list[str]:
-    """The processes that work in the project's folder, but for its servers (which run where they were started)."""
+    """The processes that work in the project's folder, but for its servers."""
     servers = {service["pid"] for service in project.run("local", "status", "--json").json["services"]}
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if Path(process.cwd()).is_relative_to(project.path) and process.pid not in servers:
+            where = Path(process.cwd())
+            ours = where.is_relative_to(project.path) and not where.is_relative_to(project.path / ".keyturn/local")
+            if ours and process.pid not in servers:
                 found.append(" ".join(process.cmdline()))
     return found

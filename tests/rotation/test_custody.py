@@ -97,6 +97,15 @@ def test_what_was_stored_before_sealing_was_declared_can_be_read(world: World) -
     assert sealing.read(secret, FIRST).value == VALUE
 
 
+def test_a_candidate_that_somebody_staged_unsealed_is_not_taken(world: World) -> None:
+    plain, secret = custody_of(world)
+    plain.stage(secret, 1, SecretValue("of somebody who cannot seal"))
+    sealing, secret = custody_of(world, sealed=True, key="orders")
+    with pytest.raises(StoreError, match="unsealed") as caught:
+        sealing.stage(secret, 1, VALUE)
+    assert "cannot seal" not in str(caught.value)
+
+
 def test_an_envelope_of_another_generation_does_not_open(world: World) -> None:
     custody, secret = custody_of(world, sealed=True, key="orders")
     custody.stage(secret, 1, VALUE)

@@ -8,19 +8,25 @@ from typing import Any
 
 import pytest
 
-from rotation.decide import MOST_CANDIDATES, MOST_INSTALLS, Blocked, Decision, Done, Observation, Step, Wait, decide
+from rotation.decide import MOST_CANDIDATES, MOST_INSTALLS, decide
 from rotation.manifest import Plugin, Secret
 from rotation.model import (
     Acceptance,
+    Blocked,
+    Decision,
+    Done,
     Health,
+    Observation,
     Rejection,
     Ring,
     RingView,
+    Step,
     StoreView,
     Strategy,
     Usage,
     Verdict,
     Version,
+    Wait,
 )
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

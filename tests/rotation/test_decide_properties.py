@@ -9,20 +9,25 @@ from datetime import timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rotation.decide import MOST_INSTALLS, Blocked, Done, Observation, Step, Wait, decide
+from rotation.decide import MOST_INSTALLS, decide
 from rotation.manifest import Secret
 from rotation.model import (
     Acceptance,
     Act,
+    Blocked,
+    Done,
     Health,
+    Observation,
     Rejection,
     Ring,
     RingView,
+    Step,
     StoreView,
     Strategy,
     Usage,
     Verdict,
     Version,
+    Wait,
 )
 from tests.rotation.test_decide import NOW, SPEC
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from rotation import pins as pins_file
-from rotation.decide import Blocked, Done, Ending, Wait
 from rotation.engine import PHASES, Engine, Purpose, Request, Result
 from rotation.errors import (
     DeclarationError,
@@ -22,7 +21,7 @@ from rotation.errors import (
     UsageError,
 )
 from rotation.journal import Journal
-from rotation.model import Act, Ring, Strategy
+from rotation.model import Act, Blocked, Done, Ending, Ring, Strategy, Wait
 from tests.scenarios import RESUME, RETIRE, ROLL_BACK, ROTATE
 from tests.world import CONSUMER, NAME, PATIENT, Killed, Side, World, fresh, memory_folder, no_hook
 
