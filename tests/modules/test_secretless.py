@@ -20,7 +20,7 @@ Declare = Callable[[Stack], object]
 LISTED = [
     (kind, argument, {argument: "x"} if argument else {})
     for kind, rule in RESOURCES.items()
-    for argument in (rule.arguments or [""])
+    for argument in (sorted(rule.arguments) or [""])
 ]
 
 
