@@ -84,11 +84,14 @@ def local(options: argparse.Namespace) -> int:
     if options.what == "down":
         environment.down(project, output.say, purge=options.purge)
     services = environment.status(project)
+    if not services:
+        output.say("the embedded environment has not been started here: `keyturn local up` does")
     rows = [
         (s.name, s.address, str(s.pid or "-"), "ready" if s.ready else "starting" if s.pid else "stopped")
         for s in services
     ]
-    output.result({"services": [asdict(s) for s in services]}, table(("service", "address", "process", "state"), rows))
+    lines = table(("service", "address", "process", "state"), rows) if rows else []
+    output.result({"services": [asdict(s) for s in services]}, lines)
     return DONE if options.what == "down" or (services and all(s.ready for s in services)) else FAILED
 
 

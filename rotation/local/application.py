@@ -45,6 +45,7 @@ from rotation.local.application_record import Record
 from rotation.sealing import unseal
 from rotation.secret_value import SecretValue
 
+KEPT_ORDERS = 10_000  # the load goes on for as long as the environment is up
 DATABASE = "orders/db"
 TOKEN = "orders/api-token"  # noqa: S105  # the secret's name
 _POLL = 0.2  # seconds between two looks at the configuration
@@ -243,11 +244,12 @@ class Application:
 
 
 def place_order(connection: psycopg.Connection[Any], item: str) -> int:
-    """Insert an order, read it back, and return its number."""
+    """Insert an order, read it back, drop one of long ago, and return its number."""
     placed = connection.execute("INSERT INTO orders (item) VALUES (%s) RETURNING id", [item]).fetchone()
     number: int = placed[0] if placed else 0
     if connection.execute("SELECT FROM orders WHERE id = %s AND item = %s", [number, item]).fetchone() is None:
         raise OrderLost(f"order {number} cannot be read back")
+    connection.execute("DELETE FROM orders WHERE id = %s", [number - KEPT_ORDERS])
     return number
 
 

@@ -67,3 +67,16 @@ def test_a_state_that_somebody_else_has_locked_is_waited_for(project: Project) -
         stdout, stderr = runner.communicate(timeout=LIMIT)
     assert runner.returncode == 0, stdout + stderr
     assert project.status()["current"] == candidate
+
+
+def test_what_was_not_applied_is_not_taken_for_deployed(project: Project) -> None:
+    before, candidate = project.status()["current"], project.next_generation()
+    with project.watched():
+        project.aws.faults("s3", "PutObject", "deny", times=1)
+        failed = project.run("rotate", SECRET, expect=1)
+        assert "terraform apply failed in application-local" in failed.stderr
+        assert len(failed.stderr.splitlines()) == 2
+        assert project.load.generation(Ring.CANARY, SECRET) == before
+        project.run("rotate", SECRET)
+    assert project.status()["current"] == candidate
+    assert project.load.generation(Ring.CANARY, SECRET) == candidate
