@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Output:
     def result(self, document: Mapping[str, Any], lines: Sequence[str] = ()) -> None:
         """The command's result: the document for machines, the lines for people."""
         if self._machine:
-            print(json.dumps(document, indent=1, default=str))  # noqa: T201  # this is where the program prints
+            print(json.dumps(document, indent=1, default=_plain))  # noqa: T201  # this is where the program prints
             return
         for line in lines:
             self.say(line)
@@ -65,6 +66,13 @@ class Output:
             self._status.console.print(line, style="bold red" if alarming else None, markup=False, highlight=False)
         else:
             print(line, file=self._stream, flush=True)
+
+
+def _plain(value: object) -> object:
+    """What JSON has no word for: spans are seconds, instants ISO 8601."""
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

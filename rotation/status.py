@@ -115,4 +115,6 @@ def _span(span: timedelta | None) -> str:
     if span is None:
         return "-"
     days, seconds = span.days, span.seconds
-    return f"{days}d" if days else f"{seconds // 3600}h{seconds % 3600 // 60:02}m" if seconds >= 3600 else f"{seconds}s"
+    if days:
+        return f"{days}d{seconds // 3600:02}h"
+    return f"{seconds // 3600}h{seconds % 3600 // 60:02}m" if seconds >= 3600 else f"{seconds // 60}m{seconds % 60:02}s"
