@@ -30,7 +30,9 @@ class Output:
         line = f"{event.at:%H:%M:%S}  {event.secret:<18}  {event.what:<14}  {event.detail}"
         with self._lock:
             if self._status is not None and event.what == "waits":
-                self._status.update(line)
+                from rich.text import Text
+
+                self._status.update(Text(line))  # as it is: evidence may hold what Rich takes for markup
             else:
                 self._print(line, alarming=event.what in WARNINGS)
 
@@ -63,7 +65,9 @@ class Output:
 
     def _print(self, line: str, *, alarming: bool = False) -> None:
         if self._status is not None:
-            self._status.console.print(line, style="bold red" if alarming else None, markup=False, highlight=False)
+            style = "bold red" if alarming else None
+            self._status.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+            self._status.update("…")
         else:
             print(line, file=self._stream, flush=True)
 
