@@ -24,7 +24,8 @@ def main(runner: int, argv: list[str]) -> str | None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
         if os.getppid() != runner:
             return "error: the runner died"
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and its children would too
+    # Python ignores the first two and its children would too; whoever runs in the background may ignore the third.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     try:
         os.execvp(argv[0], argv)  # noqa: S606  # there is no shell on purpose

@@ -70,7 +70,16 @@ def test_a_killed_runner_s_terraform_keeps_what_it_has_made_and_frees_the_state(
     assert terraform_again.output() == {"deployed": {"orders-api/canary": {"orders/db": 41}}}
 
 
-def test_a_killed_runner_s_child_is_interrupted_and_may_still_print(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ignoring", [False, True], ids=["in the foreground", "in the background of a script"])
+def test_a_killed_runner_s_child_is_interrupted_and_may_still_print(tmp_path: Path, ignoring: bool) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if ignoring else signal.default_int_handler)
+    try:
+        _kill_and_listen(tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _kill_and_listen(tmp_path: Path) -> None:
     script = "trap 'echo goodbye && touch said; exit' INT; touch begun; while :; do sleep 0.02; done"
     with _runner(["sh", "-c", script], tmp_path, {"PATH": os.defpath}) as runner:
         _await((tmp_path / "begun").exists)
