@@ -25,6 +25,9 @@ class Ring(StrEnum):
     STABLE = "stable"
 
 
+Place = tuple[str, Ring]  # a consumer's name and one of its rings
+
+
 class Acceptance(StrEnum):
     """A target's answer to a credential. UNKNOWN means that it could not be asked, and never revokes anything."""
 

@@ -18,6 +18,7 @@ from rotation.model import (
     Act,
     Health,
     Observation,
+    Place,
     Rejection,
     Ring,
     RingView,
@@ -29,7 +30,6 @@ from rotation.model import (
 from rotation.pins import Pins
 from rotation.plugins import Plugins
 from rotation.signals import ReportsRunning
-from rotation.targets import Place
 
 _EVER = datetime.min.replace(tzinfo=UTC)
 Deployed = Mapping[Place, Mapping[str, int]]

@@ -18,9 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rotation.errors import DeclarationError
 from rotation.files import write_atomically
 from rotation.manifest import Consumer, Manifest, Name
-from rotation.model import Ring
+from rotation.model import Place, Ring
 
-Place = tuple[str, Ring]
 _RESTORE = "Take the file back from version control (`git checkout`), or correct it by hand."
 
 

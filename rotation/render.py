@@ -29,8 +29,8 @@ from rotation.files import remove, write_atomically
 from rotation.formats import QUOTES, Malformed
 from rotation.formats import check as check_format
 from rotation.manifest import Consumer, Manifest
-from rotation.model import Reference, Ring
-from rotation.pins import Pins, Place
+from rotation.model import Place, Reference, Ring
+from rotation.pins import Pins
 
 References = Mapping[tuple[str, int], Reference]
 _REMEDY = "Correct the template, then run `keyturn render`."

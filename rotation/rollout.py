@@ -12,11 +12,11 @@ from rotation import pins as pins_file
 from rotation.errors import Conflict, KeyturnError
 from rotation.file_lock import held
 from rotation.manifest import Manifest
-from rotation.model import Reference, Ring, StoreView, Version
+from rotation.model import Place, Reference, Ring, StoreView, Version
 from rotation.pins import Pins
 from rotation.plugins import Plugins
 from rotation.render import Rendered, regenerate
-from rotation.targets import DeployTarget, Place
+from rotation.targets import DeployTarget
 
 LOCK = Path(".keyturn") / "pins.lock"
 PATIENCE = 60.0  # seconds to wait for another runner that is moving pins

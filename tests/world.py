@@ -23,9 +23,8 @@ from rotation import pins as pins_file
 from rotation.engine import Engine, Event, Request, Result
 from rotation.journal import LEASE, Journal
 from rotation.manifest import Consumer, ConsumerRing, Manifest, Plugin, Secret
-from rotation.model import Health, Ring, Strategy
+from rotation.model import Health, Place, Ring, Strategy
 from rotation.secret_value import SecretValue
-from rotation.targets import Place
 
 NAME = "orders/db"
 CONSUMER = "orders-api"

@@ -13,12 +13,23 @@ from rotation.credentials import ComparesPrivileges, CredentialKind, HasAdminist
 from rotation.errors import Conflict, GenerationSpent, StoreError, TargetError, Unavailable
 from rotation.keys import KeyService
 from rotation.manifest import Consumer, ConsumerRing, Key, Manifest, Secret
-from rotation.model import Acceptance, Credential, Health, Ring, StoreView, Strategy, Usage, Verdict, Version
+from rotation.model import (
+    Acceptance,
+    Credential,
+    Health,
+    Place,
+    Ring,
+    StoreView,
+    Strategy,
+    Usage,
+    Verdict,
+    Version,
+)
 from rotation.plugins import Plugins
 from rotation.secret_value import SecretValue
 from rotation.signals import ReportsRunning, Signal
 from rotation.stores import SecretStore
-from rotation.targets import Deployment, DeployTarget, Place
+from rotation.targets import Deployment, DeployTarget
 from tests.world import CONSUMER, Broken, Part, Principal, Slot, World
 
 

@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rotation.manifest import Manifest
-from rotation.model import Ring
-
-Pins = Mapping[str, int]
-Place = tuple[str, Ring]
+from rotation.model import Place
 
 
 @dataclass(frozen=True, slots=True)

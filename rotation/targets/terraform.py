@@ -17,9 +17,9 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from rotation import deploy, pins
 from rotation.errors import DeployError
 from rotation.manifest import Manifest
-from rotation.model import Ring
+from rotation.model import Place, Ring
 from rotation.options import parse
-from rotation.targets import Deployment, DeployTarget, Place
+from rotation.targets import Deployment, DeployTarget
 
 _DEPLOYED = TypeAdapter(dict[str, dict[str, int]])
 
