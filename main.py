@@ -106,7 +106,8 @@ def build_app(
         secrets = Secrets(app, environment, here)
         application = Application(app, environment, here, files)
         stacks += [foundation, secrets, application]
-        manifests.append(_manifest(environment, sources, foundation, secrets, application))
+        asked = any(e.rehearsal is not None and e.rehearsal.environment == environment.name for e in declared)
+        manifests.append(_manifest(environment, sources, foundation, secrets, application, rehearses=asked))
     return Synthesis(project, app, tuple(stacks), tuple(manifests))
 
 
@@ -133,12 +134,21 @@ def _only(
 
 
 def _manifest(
-    environment: Environment, sources: str, foundation: Foundation, secrets: Secrets, application: Application
+    environment: Environment,
+    sources: str,
+    foundation: Foundation,
+    secrets: Secrets,
+    application: Application,
+    *,
+    rehearses: bool,
 ) -> Manifest:
     try:
         return Manifest(
             environment=environment.name,
             order=environment.order,
+            embedded=environment.is_local,
+            rehearsal=environment.rehearsal,
+            rehearses=rehearses,
             sources=sources,
             pins=pins_path(environment),
             keys=foundation.keys,

@@ -51,6 +51,8 @@ def _declared(vendor: Vendor, secret: Secret, pace: Pace) -> manifest.Secret:
             patience=pace.patience,
             grace=pace.grace,
             end_sessions=secret.end_sessions,
+            readers=secret.readers,
+            reads=secret.credential.reads,
         )
     except ValidationError as error:
         raise DeclarationError(f"{secret.where}: the secret {secret.name}: {reason(error)}") from error

@@ -56,7 +56,8 @@ class Secret(_Declared):
 
     ``stored_as`` is its name in the store. ``bake`` is how long the canary must be good, ``settle`` how long the
     stable ring must be, ``patience`` how long an unknown is waited for beyond that, ``grace`` how long the old
-    generation must have been out of use before it is retired.
+    generation must have been out of use before it is retired. ``readers`` are the principals
+    that may read it, ``reads`` the secrets, by their names in the store, that its credential kind reads.
     """
 
     name: Name
@@ -72,6 +73,8 @@ class Secret(_Declared):
     patience: Duration
     grace: Duration
     end_sessions: bool = False
+    readers: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _sealed_needs_a_key(self) -> Self:
@@ -100,12 +103,25 @@ class Consumer(_Declared):
     rings: dict[Ring, ConsumerRing]
 
 
+class Rehearsal(_Declared):
+    """What must have gone well before: a rotation of the same secret with the same code, in another ``environment``,
+    at most ``within`` ago."""
+
+    environment: str
+    within: Duration
+
+
 class Manifest(_Declared):
-    """All that one environment declares. ``order`` ranks environments: a lower one goes first."""
+    """All that one environment declares. ``order`` ranks environments: a lower one goes first. ``embedded`` tells that
+    its servers are those of the embedded environment. ``rehearsal`` is what a new rotation here asks for, and
+    ``rehearses`` tells that some environment asks for one of this environment."""
 
     format: Literal[1] = FORMAT
     environment: str
     order: int
+    embedded: bool = False
+    rehearsal: Rehearsal | None = None
+    rehearses: bool = False
     sources: str
     pins: Path
     keys: dict[str, Key] = {}

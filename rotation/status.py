@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from rotation.engine import candidate_of
 from rotation.journal import Journal
@@ -94,6 +94,12 @@ def _phase(secret: Secret, view: StoreView, manifest: Manifest, pins: Pins) -> s
 
 def _number(version: Version | None) -> int | None:
     return version.generation if version is not None else None
+
+
+def due_now(rows: Iterable[SecretStatus]) -> list[str]:
+    """What is due, holds a value, and may be turned now."""
+    now = datetime.now(UTC)
+    return [row.secret for row in rows if row.due and row.due <= now and row.held_until is None]
 
 
 def describe(rows: Iterable[SecretStatus]) -> list[str]:

@@ -17,6 +17,7 @@ from modules.declarations import Pace
 from modules.runner_identity import github_actions
 from modules.vendor import AccountTrust, Trust, Vendor
 from rotation.errors import DeclarationError
+from rotation.manifest import Rehearsal
 from rotation.model import Ring
 
 # Where the embedded environment will be found once `keyturn local up` has said where it really is.
@@ -45,7 +46,8 @@ class S3State:
 @dataclass(frozen=True, slots=True)
 class Environment:
     """One environment. ``order`` ranks it: lower ones go first. ``applications`` are the addresses of the consumers'
-    rings; ``recovery_days`` and ``deletion_days`` are how long deleted secrets and keys can be brought back."""
+    rings; ``recovery_days`` and ``deletion_days`` are how long deleted secrets and keys can be brought back.
+    ``rehearsal`` names what must have gone well before a rotation here: the same one, with the same code, there."""
 
     name: str
     order: int
@@ -58,6 +60,7 @@ class Environment:
     deletion_days: int
     account: str
     applications: Mapping[Ring, str] = field(default_factory=dict)
+    rehearsal: Rehearsal | None = None
 
     @property
     def is_local(self) -> bool:
@@ -72,7 +75,14 @@ def environments(project: Path) -> tuple[Environment, ...]:
     return (
         local(project),
         _remote("staging", order=1, account="111122223333", grace=timedelta(hours=24), recovery_days=7),
-        _remote("production", order=2, account="444455556666", grace=timedelta(hours=72), recovery_days=30),
+        _remote(
+            "production",
+            order=2,
+            account="444455556666",
+            grace=timedelta(hours=72),
+            recovery_days=30,
+            rehearsal=Rehearsal(environment="staging", within=timedelta(days=7)),
+        ),
     )
 
 
@@ -100,7 +110,15 @@ def local(project: Path) -> Environment:
     )
 
 
-def _remote(name: str, *, order: int, account: str, grace: timedelta, recovery_days: int) -> Environment:
+def _remote(
+    name: str,
+    *,
+    order: int,
+    account: str,
+    grace: timedelta,
+    recovery_days: int,
+    rehearsal: Rehearsal | None = None,
+) -> Environment:
     region = "eu-central-1"
     return Environment(
         name=name,
@@ -119,6 +137,7 @@ def _remote(name: str, *, order: int, account: str, grace: timedelta, recovery_d
         deletion_days=30,
         account=account,
         applications={ring: f"https://orders-api-{ring}.{name}.example.com" for ring in Ring},
+        rehearsal=rehearsal,
     )
 
 

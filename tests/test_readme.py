@@ -47,11 +47,11 @@ def test_the_secret_of_the_readme_can_be_declared_by_copying_it(tmp_path: Path) 
 
 
 def test_every_exit_code_of_the_readme_is_one_of_the_programs() -> None:
-    from rotation import cli, commands
+    from rotation import exit_codes
 
     table = README.read_text(encoding="utf-8").partition("| Exit code |")[2]
     codes = [int(line.split("|")[1]) for line in table.splitlines()[2:7]]
-    assert codes == [commands.DONE, cli.FAILED, commands.CHANGES, commands.WAITING, commands.BLOCKED]
+    assert codes == [getattr(exit_codes, name) for name in ("DONE", "FAILED", "CHANGES", "WAITING", "BLOCKED")]
 
 
 def _copy(project: Path) -> Path:

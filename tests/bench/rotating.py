@@ -31,7 +31,7 @@ RUNS = 7
 MANY, MANY_RUNS = 100, 2
 WORKERS = 8
 _ADMINISTRATOR = "local/bench/db-admin"
-_START = "import rotation.commands, rotation.stores.aws_secrets_manager, rotation.credentials.postgres_user"
+_START = "import rotation.session, rotation.stores.aws_secrets_manager, rotation.credentials.postgres_user"
 
 Replay = Callable[[list[Call], BaseClient], None]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from rotation.cli import PHASES
+from rotation.arguments import PHASES
 from rotation.keys.aws_kms import AwsKms
 from rotation.model import Ring
 from rotation.sealing import unseal
@@ -45,7 +45,7 @@ def test_help_imports_neither_pydantic_nor_an_sdk(project: Project) -> None:
     code = "import sys; from rotation import cli; cli.parser().format_help(); print(*sys.modules)"
     imported = set(project.execute([sys.executable, "-c", code]).stdout.split())
     assert "rotation.cli" in imported
-    assert imported.isdisjoint({"pydantic", "boto3", "botocore", "psycopg", "jinja2", "rotation.commands"})
+    assert imported.isdisjoint({"pydantic", "boto3", "botocore", "psycopg", "jinja2", "rotation.session"})
 
 
 def test_every_command_has_help_and_help_knows_every_command(project: Project) -> None:

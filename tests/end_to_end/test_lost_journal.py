@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from rotation.cli import PHASES
+from rotation.arguments import PHASES
 from rotation.model import Ring
 from tests.fixtures.project import SECRET, Project
 

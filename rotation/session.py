@@ -1,0 +1,140 @@
+"""What every command on an environment works with, from the command line's options to the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from rotation.engine import Engine, Purpose, Request, Result
+from rotation.exit_codes import BLOCKED, DONE, FAILED, WAITING
+from rotation.journal import Journal
+from rotation.local import environment
+from rotation.manifest import Manifest
+from rotation.model import Blocked, Done, Ending, StoreView, Wait
+from rotation.output import Output
+from rotation.plugins import Plugins
+from rotation.settings import load
+from rotation.status import SecretStatus, statuses
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One command at work. ``wait`` is for how many seconds it stays for what time brings."""
+
+    engine: Engine
+    output: Output
+    wait: float
+
+    def names(self, asked: Sequence[str]) -> list[str]:
+        """The names of declared secrets, or :class:`UsageError` for another one."""
+        return [self.engine.manifest.secret(name).name for name in asked]
+
+    def look(self, names: Sequence[str] = ()) -> dict[str, StoreView]:
+        """What the stores say of these secrets, or of all."""
+        secrets = self.engine.manifest.secrets
+        return self.engine.observer.stored(secrets[name] for name in names or secrets)
+
+    def rows(self, seen: Mapping[str, StoreView]) -> list[SecretStatus]:
+        """The status of each secret that the stores were asked about."""
+        engine = self.engine
+        return statuses(seen, engine.manifest, engine.journal, engine.rollout.pins(), datetime.now(UTC))
+
+    def all(self) -> list[SecretStatus]:
+        """The status of every secret."""
+        return self.rows(self.look())
+
+    def in_flight(self, rows: Iterable[SecretStatus]) -> list[str]:
+        """The secrets whose rotation is open, in the store or in the journal."""
+        opened = self.engine.journal.open_rotations()
+        known = self.engine.manifest.secrets
+        return sorted({row.secret for row in rows if row.pending is not None} | (set(opened) & set(known)))
+
+    def run(
+        self,
+        options: argparse.Namespace,
+        names: Sequence[str],
+        purpose: Purpose,
+        *,
+        initialize: bool = False,
+        until: str | None = None,
+    ) -> int:
+        """Let the engine work on these secrets, print what became of them, and return the exit code."""
+        if not names:
+            self.output.result({"secrets": {}}, ["nothing to do: name a secret, or see `keyturn status`"])
+            return DONE
+        request = Request(
+            purpose=purpose,
+            initialize=initialize,
+            outside=options.no_apply,
+            until=until,
+            reason=getattr(options, "reason", purpose.value),
+            wait=timedelta(seconds=self.wait if options.wait is None else options.wait),
+        )
+        with self.output.progress():
+            results = self.engine.run(sorted(names), request)
+        document = {name: describe(result) for name, result in sorted(results.items())}
+        self.output.result({"secrets": document}, [])
+        for name, result in sorted(results.items()):
+            if result.error is not None:
+                print(f"error: {name}: {result.error}\n  {result.error.remedy}", file=sys.stderr)  # noqa: T201
+        return exit_code(results.values(), purpose)
+
+
+@contextmanager
+def session(options: argparse.Namespace) -> Iterator[Session]:
+    """Open what the options name. From here on the project's folder is the working directory: declarations name files
+    relative to it."""
+    settings = load(options.project)
+    os.chdir(settings.project)
+    manifest = Manifest.load(settings.project, options.environment)
+    if manifest.embedded:
+        os.environ.update(environment.environment_variables(settings.project))
+    output = Output(machine=options.json)
+    with Journal(settings.journal_of(options.environment)) as journal:
+        yield Session(
+            Engine(
+                settings.project,
+                manifest,
+                Plugins(settings.project, manifest),
+                journal,
+                say=output.event,
+                workers=settings.workers,
+            ),
+            output,
+            settings.wait,
+        )
+
+
+def describe(result: Result) -> dict[str, Any]:
+    """How a run left one secret, for machines."""
+    if result.error is not None:
+        return {"state": "failed", "reason": str(result.error), "remedy": result.error.remedy}
+    return {"state": type(result.decision).__name__.lower(), **asdict(result.decision)} if result.decision else {}
+
+
+def exit_code(results: Iterable[Result], purpose: Purpose) -> int:
+    """The worst of what happened: an error, then what needs a person, then what waits."""
+    codes = {DONE}
+    for result in results:
+        decision = result.decision
+        if result.error is not None:
+            codes.add(FAILED)
+        elif isinstance(decision, Blocked):
+            codes.add(BLOCKED)
+        elif isinstance(decision, Done) and decision.ending is Ending.ROLLED_BACK:
+            codes.add(DONE if purpose is Purpose.ROLL_BACK else BLOCKED)
+        elif isinstance(decision, Wait):
+            codes.add(WAITING)
+    return next(code for code in (FAILED, BLOCKED, WAITING, DONE) if code in codes)
+
+
+def short(path: Path, project: Path) -> str:
+    """A path as it is shown: relative to the project where it is in there."""
+    return path.relative_to(project).as_posix() if path.is_relative_to(project) else str(path)
