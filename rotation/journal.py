@@ -57,13 +57,29 @@ CREATE TABLE IF NOT EXISTS audit (
 @dataclass(frozen=True, slots=True)
 class Rotation:
     """A rotation that was asked for: done when ``goal`` is current. ``carries`` is the generation whose value it
-    brings back, for a rollback after promotion."""
+    brings back, for a rollback after promotion. ``closed`` and ``outcome`` are None while it is open."""
 
     secret: str
     goal: int
     reason: str
     opened: datetime
     carries: int | None = None
+    closed: datetime | None = None
+    outcome: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """An act that was begun at ``at``. ``ended`` and ``outcome`` are None while it goes on, or when a run died in
+    it."""
+
+    secret: str
+    generation: int
+    act: Act
+    ring: Ring | None
+    at: datetime
+    ended: datetime | None
+    outcome: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +221,38 @@ class Journal:
             )
             self._append(database, secret, generation, outcome, detail)
 
+    def rotations(self, newest: int) -> tuple[Rotation, ...]:
+        """All open rotations, then the closed ones, each newest first: so many of them altogether."""
+        rows = self._all(
+            "SELECT secret, goal, reason, opened, carries, closed, outcome FROM rotations"
+            " ORDER BY closed IS NOT NULL, id DESC LIMIT ?",
+            (newest,),
+        )
+        return tuple(
+            Rotation(secret, goal, reason, datetime.fromisoformat(opened), carries, _moment(closed), outcome)
+            for secret, goal, reason, opened, carries, closed, outcome in rows
+        )
+
     # Intents
+
+    def intents(self, since: datetime) -> tuple[Intent, ...]:
+        """What was begun from then on, of every secret, oldest first."""
+        rows = self._all(
+            "SELECT secret, generation, act, ring, at, ended, outcome FROM intents WHERE at >= ? ORDER BY id",
+            (since.isoformat(),),
+        )
+        return tuple(
+            Intent(
+                secret,
+                generation,
+                Act(act),
+                Ring(ring) if ring else None,
+                datetime.fromisoformat(at),
+                _moment(ended),
+                how,
+            )
+            for secret, generation, act, ring, at, ended, how in rows
+        )
 
     def intend(self, secret: str, generation: int, act: Act, ring: Ring | None = None) -> int:
         """Put on disk what is about to be done. Returns the intent's number for :meth:`settle`."""
@@ -285,6 +332,11 @@ class Journal:
         rows = self._all("SELECT topic, generation, at, detail FROM notes WHERE secret = ?", (secret,))
         return {topic: Note(generation, datetime.fromisoformat(at), detail) for topic, generation, at, detail in rows}
 
+    def noted(self, topic: str) -> dict[str, Note]:
+        """The note on one topic of every secret that has one."""
+        rows = self._all("SELECT secret, generation, at, detail FROM notes WHERE topic = ?", (topic,))
+        return {secret: Note(generation, datetime.fromisoformat(at), detail) for secret, generation, at, detail in rows}
+
     # Audit
 
     def audit(self, secret: str, generation: int, event: str, detail: str = "") -> None:
@@ -293,16 +345,24 @@ class Journal:
 
     def trail(self, secret: str | None = None) -> tuple[Entry, ...]:
         """The audit trail, oldest first, after its hashes were verified over the whole of it."""
+        entries, flaw = self.inspect()
+        if flaw is not None:
+            raise flaw
+        return tuple(entry for entry in entries if secret in (None, entry.secret))
+
+    def inspect(self) -> tuple[tuple[Entry, ...], JournalError | None]:
+        """The audit trail as it is there, and why it does not verify, None where it does."""
         written = self._one("SELECT seq FROM sqlite_sequence WHERE name = 'audit'")
-        entries = [Entry(*row) for row in self._all("SELECT * FROM audit ORDER BY sequence")]
+        entries = tuple(Entry(*row) for row in self._all("SELECT * FROM audit ORDER BY sequence"))
         previous = ""
         for entry in entries:
             if entry.previous != previous or entry.hash != entry.digest():
-                raise JournalError(f"the audit trail was changed at line {entry.sequence}", _TAMPERED)
+                return entries, JournalError(f"the audit trail was changed at line {entry.sequence}", _TAMPERED)
             previous = entry.hash
         if written is not None and len(entries) < int(written[0]):
-            raise JournalError(f"the audit trail has {len(entries)} lines, and {written[0]} were written", _TAMPERED)
-        return tuple(entry for entry in entries if secret in (None, entry.secret))
+            flaw = f"the audit trail has {len(entries)} lines, and {written[0]} were written"
+            return entries, JournalError(flaw, _TAMPERED)
+        return entries, None
 
     def _append(self, database: sqlite3.Connection, secret: str, generation: int, event: str, detail: str) -> None:
         last = database.execute("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1").fetchone()
@@ -344,6 +404,10 @@ class Journal:
     def _one(self, query: str, parameters: Parameters = ()) -> tuple[Any, ...] | None:
         rows = self._all(query, parameters)
         return rows[0] if rows else None
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def _died(host: str, pid: int) -> bool:

@@ -80,6 +80,46 @@ def test_a_first_note_keeps_its_time_until_it_is_about_another_generation(journa
     assert journal.first_noted(SECRET, "promoted", 3).at == clock.now
 
 
+def test_the_history_has_open_rotations_first_and_then_the_newest(journal: Journal, clock: Clock) -> None:
+    for goal, outcome in ((2, "promoted"), (3, "rolled back")):
+        journal.open_rotation("open", 7, "due")
+        journal.open_rotation(SECRET, goal, "due")
+        clock.now += timedelta(minutes=goal)
+        journal.close_rotation(SECRET, goal, outcome, "")
+    past = [(one.secret, one.goal, one.closed and one.closed - one.opened, one.outcome) for one in journal.rotations(9)]
+    assert past == [
+        ("open", 7, None, None),
+        (SECRET, 3, timedelta(minutes=3), "rolled back"),
+        (SECRET, 2, timedelta(minutes=2), "promoted"),
+    ]
+    assert [one.goal for one in journal.rotations(2)] == [7, 3]
+
+
+def test_notes_and_acts_of_all_secrets_are_read_at_once(journal: Journal, clock: Clock) -> None:
+    journal.note("another", "promoted", 5)
+    journal.note(SECRET, "promoted", 2)
+    journal.note(SECRET, "tested", 3)
+    assert {secret: note.generation for secret, note in journal.noted("promoted").items()} == {"another": 5, SECRET: 2}
+    journal.settle(journal.intend(SECRET, 2, Act.STAGE), "done")
+    clock.now += timedelta(minutes=1)
+    journal.settle(journal.intend(SECRET, 2, Act.PIN, Ring.CANARY), "failed")
+    journal.intend("another", 5, Act.TEST)
+    acts = [(one.secret, one.act, one.ring, one.ended, one.outcome) for one in journal.intents(clock.now)]
+    assert acts == [
+        (SECRET, Act.PIN, Ring.CANARY, clock.now, "failed"),
+        ("another", Act.TEST, None, None, None),
+    ]
+
+
+def test_a_changed_trail_can_still_be_looked_at_together_with_its_flaw(journal: Journal, path: Path) -> None:
+    journal.audit(SECRET, 1, "opened")
+    journal.audit(SECRET, 1, "promoted")
+    change(path, "UPDATE audit SET detail = 'nothing to see' WHERE sequence = 1")
+    entries, flaw = journal.inspect()
+    assert [entry.event for entry in entries] == ["opened", "promoted"]
+    assert "changed at line 1" in str(flaw)
+
+
 @pytest.mark.parametrize(
     ("record", "highest"),
     [
