@@ -18,7 +18,8 @@ The rules, in their order; the first one that has something to say decides:
 - The strategy "single" has no second credential for a canary: it promotes after the test, and consumers follow.
 - Without a candidate every ring returns to, or goes on with, the current generation.
 - The previous generation is retired when every ring runs the current one, the target accepts the current one, nobody
-  has a session with the old one, and it has been out of use for the grace window.
+  has a session with the old one, and it has been out of use for the grace window. Where sessions are declared to be
+  ended, they hold up nothing: they end with the retirement, once the grace window since the promotion is over.
 - A new candidate is staged only when it is asked for, when none is pending, when the previous one is retired, and
   when the target could be asked.
 
@@ -45,6 +46,7 @@ from rotation.model import (
     RingView,
     Step,
     Strategy,
+    Usage,
     Verdict,
     Version,
     Wait,
@@ -283,8 +285,12 @@ def retire_previous(spec: Secret, seen: Observation, now: datetime) -> Decision 
     if previous is None or current is None or (seen.carries and not seen.retire):
         return None
     return _in_use(spec, seen, previous, current, now) or Step(
-        Act.RETIRE, previous, f"out of use for {spec.grace}, and every ring runs generation {current}"
+        Act.RETIRE, previous, f"{_why_retired(spec)}, and every ring runs generation {current}"
     )
+
+
+def _why_retired(spec: Secret) -> str:
+    return f"replaced {spec.grace} ago, its sessions end" if spec.end_sessions else f"out of use for {spec.grace}"
 
 
 def _in_use(spec: Secret, seen: Observation, previous: int, current: int, now: datetime) -> Decision | None:
@@ -294,14 +300,17 @@ def _in_use(spec: Secret, seen: Observation, previous: int, current: int, now: d
             return Wait(f"generation {previous} is kept: {view} {_runs(view)}, not {current}")
     if seen.current is not Acceptance.ACCEPTED:
         return Wait(f"generation {previous} is kept: the target's answer to generation {current} is {seen.current}")
-    if seen.usage is not None and seen.usage.sessions is None:
-        return Wait(f"generation {previous} is kept: the target cannot say who uses it")
-    if seen.usage is not None and seen.usage.sessions:
-        return Wait(f"generation {previous} is kept: it has {seen.usage.sessions} open sessions")
-    quiet_from = max(filter(None, (seen.promoted_at, seen.last_used)), default=now)
+    if not spec.end_sessions and seen.usage is not None and seen.usage.sessions != 0:
+        return Wait(f"generation {previous} is kept: {_sessions(seen.usage)}")
+    uses = (seen.promoted_at,) if spec.end_sessions else (seen.promoted_at, seen.last_used)
+    quiet_from = max(filter(None, uses), default=now)
     if now < quiet_from + spec.grace:
         return Wait(f"generation {previous} is kept through its grace window", quiet_from + spec.grace, surely=True)
     return None
+
+
+def _sessions(usage: Usage) -> str:
+    return "the target cannot say who uses it" if usage.sessions is None else f"it has {usage.sessions} open sessions"
 
 
 def nothing_wanted(spec: Secret, seen: Observation, now: datetime) -> Decision | None:

@@ -204,8 +204,9 @@ class WorldKind(CredentialKind, ReportsUsage, ComparesPrivileges, HasAdministrat
             principal.spent = max(principal.spent, old.generation)
             if current is not None and _content(current)["username"] == content["username"]:
                 return
-            if principal.password is not None and principal.sessions:
+            if principal.password is not None and principal.sessions and not end_sessions:
                 raise Broken(f"generation {old.generation} is revoked, and somebody has a session with it")
+            principal.sessions = 0
             principal.password, principal.generation = None, old.generation
 
     def usage(self, credential: Credential) -> Usage:

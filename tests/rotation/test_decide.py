@@ -79,6 +79,8 @@ CANARY_1, STABLE_1 = on(Ring.CANARY, 1), on(Ring.STABLE, 1)
 CANARY_2, STABLE_2 = on(Ring.CANARY, 2, GOOD), on(Ring.STABLE, 2, GOOD)
 EVERYWHERE_1, EVERYWHERE_2 = (CANARY_1, STABLE_1), (CANARY_2, STABLE_2)
 SINGLE: dict[str, Any] = {"strategy": Strategy.SINGLE}
+ENDING_SESSIONS: dict[str, Any] = {"end_sessions": True}
+IN_USE = Usage(sessions=1)
 
 
 def candidate(*rings: RingView, **more: Any) -> Observation:
@@ -441,6 +443,37 @@ RETIRING = (
         "while a ring does not run the current one it is kept",
         promoted(CANARY_2, ring(Ring.STABLE, 2, 2, 1, behind_since=ago(1))),
         "wait 29s",
+    ),
+    Case("sessions that are to end do not keep it", promoted(*EVERYWHERE_2, usage=IN_USE), "retire 1", ENDING_SESSIONS),
+    Case(
+        "nor does a target that cannot count them",
+        promoted(*EVERYWHERE_2, usage=Usage(sessions=None)),
+        "retire 1",
+        ENDING_SESSIONS,
+    ),
+    Case(
+        "where sessions are to end the grace window begins with the promotion",
+        promoted(*EVERYWHERE_2, usage=IN_USE, last_used=NOW, promoted_at=ago(59)),
+        "wait surely 1s",
+        ENDING_SESSIONS,
+    ),
+    Case(
+        "without a grace window they end at once",
+        promoted(*EVERYWHERE_2, usage=IN_USE, last_used=NOW, promoted_at=NOW),
+        "retire 1",
+        {**ENDING_SESSIONS, "grace": timedelta(0)},
+    ),
+    Case(
+        "no session is ended while a ring does not run the current one",
+        promoted(CANARY_2, ring(Ring.STABLE, 2, 2, 1, behind_since=ago(1)), usage=IN_USE),
+        "wait 29s",
+        ENDING_SESSIONS,
+    ),
+    Case(
+        "nor while the current one is denied",
+        promoted(*EVERYWHERE_2, usage=IN_USE, current=DENIED),
+        "wait",
+        ENDING_SESSIONS,
     ),
     Case("with none there is nothing to retire", promoted(*EVERYWHERE_2, store=store(2)), "done: unchanged 2"),
     Case(

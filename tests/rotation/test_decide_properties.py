@@ -101,9 +101,18 @@ observations = st.builds(
     usage=st.none() | st.builds(Usage, sessions=st.sampled_from((None, 0, 0, 1))),
 )
 specs = st.builds(
-    lambda strategy, patience: SPEC.model_copy(update={"strategy": strategy, "patience": timedelta(seconds=patience)}),
+    lambda strategy, patience, grace, end_sessions: SPEC.model_copy(
+        update={
+            "strategy": strategy,
+            "patience": timedelta(seconds=patience),
+            "grace": timedelta(seconds=grace),
+            "end_sessions": end_sessions,
+        }
+    ),
     st.sampled_from(Strategy),
     st.sampled_from((0, 30)),
+    st.sampled_from((0, 60)),
+    st.booleans(),
 )
 
 
@@ -116,14 +125,13 @@ def is_in_use(seen: Observation, generation: int | None) -> bool:
 
 
 def out_of_use(spec: Secret, seen: Observation) -> bool:
-    """The previous generation's whole retirement, but for what the target says of the current one."""
+    """The previous generation's whole retirement, but for what the target says of the current one. Sessions that are
+    to be ended do not count as use; that a ring runs it does."""
     current = number(seen.store.current)
     quiet_from = max((moment for moment in (seen.promoted_at, seen.last_used) if moment), default=NOW)
-    return (
-        all(view.running == current for view in seen.rings)
-        and (seen.usage is None or seen.usage.sessions == 0)
-        and quiet_from + spec.grace <= NOW
-    )
+    unused = (seen.usage is None or seen.usage.sessions == 0) and quiet_from + spec.grace <= NOW
+    replaced = (seen.promoted_at or NOW) + spec.grace <= NOW
+    return all(view.running == current for view in seen.rings) and (replaced if spec.end_sessions else unused)
 
 
 def check_promotion(spec: Secret, seen: Observation, step: Step) -> None:
