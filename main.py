@@ -150,6 +150,7 @@ def _manifest(
             rehearsal=environment.rehearsal,
             rehearses=rehearses,
             sources=sources,
+            stacks=(foundation.name, secrets.name, application.name),
             pins=pins_path(environment),
             keys=foundation.keys,
             secrets=secrets.secrets,

@@ -136,7 +136,7 @@ def _is_allowed(change: ResourceChange, allowed: Collection[str], removable: Col
 
 def deploy(project: Path, stack: str, review: Callable[[Plan], None]) -> Deployment:
     """Synthesize, plan and apply one stack. ``review`` raises to refuse the plan; an empty plan is not applied."""
-    with _alone(project):
+    with alone(project):
         terraform = prepare(project, synth(project, [stack]) / stack)
         with saved_plan(project, terraform) as (path, plan):
             review(plan)
@@ -147,7 +147,7 @@ def deploy(project: Path, stack: str, review: Callable[[Plan], None]) -> Deploym
 
 def preview(project: Path, stack: str, overlay: Path | None = None) -> Plan:
     """The plan that :func:`deploy` would make now, or with the pins and rendered files of an ``overlay``."""
-    with _alone(project):
+    with alone(project):
         terraform = prepare(project, synth(project, [stack], overlay) / stack)
         with saved_plan(project, terraform) as (_, plan):
             return plan
@@ -162,7 +162,7 @@ def outputs(project: Path, stack: str, sources: str) -> dict[str, Any]:
     data = project / SYNTH / "stacks" / stack / DATA
     learnt = folder / "sources"
     if not (data / INITIALIZED).is_file() or not learnt.is_file() or learnt.read_text(encoding="utf-8") != sources:
-        with _alone(project):
+        with alone(project):
             stack_folder = synth(project, [stack]) / stack
             backend = {"terraform": _backend(stack, _settings(stack_folder))}
             prepare(project, stack_folder)
@@ -172,7 +172,8 @@ def outputs(project: Path, stack: str, sources: str) -> dict[str, Any]:
     return Terraform(folder, terraform_environment(project, {}) | {"TF_DATA_DIR": str(data.absolute())}).output()
 
 
-def _alone(project: Path) -> AbstractContextManager[None]:
+def alone(project: Path) -> AbstractContextManager[None]:
+    """Wait until no other deployment of this project runs, and keep others waiting."""
     busy = DeployError(
         f"another deployment of this project has been running for {PATIENCE:g} seconds",
         "Wait for it, or stop it, then run the command again.",

@@ -16,7 +16,8 @@ KeyturnError
 ├── LeaseHeld            another runner works on this secret
 ├── JournalError         the journal cannot be read or written
 ├── DeployError          synth, plan or apply failed
-│   └── GuardRefused     the plan changes more than the rotation may
+│   ├── GuardRefused     the plan changes more than it may
+│   └── StalePlan        the state moved since the plan was made
 └── LocalError           the embedded environment cannot start or stop
 """
 
@@ -100,6 +101,10 @@ class DeployError(KeyturnError):
 
 class GuardRefused(DeployError):
     remedy = "Deploy the other changes by themselves first (review them with `cdktf diff`), then run the command again."
+
+
+class StalePlan(DeployError):
+    remedy = "Run the command again: it plans anew."
 
 
 class LocalError(KeyturnError):

@@ -56,8 +56,9 @@ class Secret(_Declared):
 
     ``stored_as`` is its name in the store. ``bake`` is how long the canary must be good, ``settle`` how long the
     stable ring must be, ``patience`` how long an unknown is waited for beyond that, ``grace`` how long the old
-    generation must have been out of use before it is retired. ``readers`` are the principals
-    that may read it, ``reads`` the secrets, by their names in the store, that its credential kind reads.
+    generation must have been out of use before it is retired; with ``end_sessions`` that is how long ago it must have
+    been replaced, and its open sessions end then. ``readers`` are the principals that may read it, ``reads`` the
+    secrets, by their names in the same store, that its credential kind reads.
     """
 
     name: Name
@@ -113,8 +114,9 @@ class Rehearsal(_Declared):
 
 class Manifest(_Declared):
     """All that one environment declares. ``order`` ranks environments: a lower one goes first. ``embedded`` tells that
-    its servers are those of the embedded environment. ``rehearsal`` is what a new rotation here asks for, and
-    ``rehearses`` tells that some environment asks for one of this environment."""
+    its servers are those of the embedded environment. ``stacks`` are in the order in which they are deployed.
+    ``rehearsal`` is what a new rotation here asks for, and ``rehearses`` tells that some environment asks for one of
+    this environment."""
 
     format: Literal[1] = FORMAT
     environment: str
@@ -123,6 +125,7 @@ class Manifest(_Declared):
     rehearsal: Rehearsal | None = None
     rehearses: bool = False
     sources: str
+    stacks: tuple[str, ...] = ()
     pins: Path
     keys: dict[str, Key] = {}
     secrets: dict[Name, Secret] = {}
@@ -150,6 +153,16 @@ class Manifest(_Declared):
                 "Name a declared secret (`keyturn status` lists them), or declare it in stacks/ and run `cdktf synth`.",
             ) from None
 
+    def named_stacks(self, names: Iterable[str]) -> tuple[str, ...]:
+        """These stacks, or all without names, in the order in which they are deployed."""
+        asked = set(names) or set(self.stacks)
+        if unknown := sorted(asked.difference(self.stacks)):
+            raise UsageError(
+                f"{self.environment} has no stack {', '.join(unknown)} (it has: {', '.join(self.stacks)})",
+                "Name declared stacks, or none for all of them.",
+            )
+        return tuple(stack for stack in self.stacks if stack in asked)
+
     def consumers_of(self, secret: str) -> tuple[Consumer, ...]:
         """The consumers that use a secret, by name."""
         return tuple(c for _, c in sorted(self.consumers.items()) if secret in c.secrets)
@@ -159,6 +172,13 @@ class Manifest(_Declared):
         names = set(secrets)
         sharing = (set(c.secrets) for c in self.consumers.values() if not names.isdisjoint(c.secrets))
         return tuple(self.secrets[name] for name in sorted(names.union(*sharing)))
+
+    def urgent(self, names: Iterable[str]) -> Self:
+        """These declarations with no grace for the old values of these secrets: they are retired once they are replaced
+        everywhere, and their open sessions end."""
+        hurried = {"grace": timedelta(0), "end_sessions": True}
+        secrets = {name: self.secret(name).model_copy(update=hurried) for name in names}
+        return self.model_copy(update={"secrets": self.secrets | secrets})
 
     def write(self, project: Path) -> Path:
         """Write the manifest below ``project`` and return its path. The text is the same for the same declarations."""

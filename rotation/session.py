@@ -20,7 +20,7 @@ from rotation.manifest import Manifest
 from rotation.model import Blocked, Done, Ending, StoreView, Wait
 from rotation.output import Output
 from rotation.plugins import Plugins
-from rotation.settings import load
+from rotation.settings import Settings, load
 from rotation.status import SecretStatus, statuses
 
 
@@ -87,15 +87,21 @@ class Session:
         return exit_code(results.values(), purpose)
 
 
-@contextmanager
-def session(options: argparse.Namespace) -> Iterator[Session]:
-    """Open what the options name. From here on the project's folder is the working directory: declarations name files
-    relative to it."""
+def opened(options: argparse.Namespace) -> tuple[Settings, Manifest]:
+    """The settings and the environment that the options name. From here on the project's folder is the working
+    directory: declarations name files relative to it."""
     settings = load(options.project)
     os.chdir(settings.project)
     manifest = Manifest.load(settings.project, options.environment)
     if manifest.embedded:
         os.environ.update(environment.environment_variables(settings.project))
+    return settings, manifest
+
+
+@contextmanager
+def session(options: argparse.Namespace) -> Iterator[Session]:
+    """Open what the options name, with the journal."""
+    settings, manifest = opened(options)
     output = Output(machine=options.json)
     with Journal(settings.journal_of(options.environment)) as journal:
         yield Session(

@@ -27,7 +27,8 @@ from typing import IO, Any, NoReturn, Self
 import python_terraform
 
 from rotation import leash
-from rotation.errors import DeployError
+from rotation.errors import DeployError, StalePlan
+from rotation.value_carriers import RESOURCES, arguments_of
 
 Json = Any  # what json.loads gives
 
@@ -35,6 +36,8 @@ Json = Any  # what json.loads gives
 logging.getLogger("python_terraform").setLevel(logging.CRITICAL + 1)
 
 GRACE = 10.0  # seconds between interrupting a child and killing it
+
+SENSITIVE, UNKNOWN = "(sensitive)", "(known after apply)"  # what stands for a value that is not shown
 
 _FLAG = python_terraform.IsFlagged
 
@@ -146,7 +149,16 @@ class Terraform:
         return self.show(out)
 
     def show(self, plan: Path) -> Plan:
-        return Plan.parse(json.loads(self._run("show", str(plan), limit=120, json=_FLAG, no_color=_FLAG)))
+        return Plan.parse(self.document(plan))
+
+    def document(self, plan: Path) -> dict[str, Json]:
+        """What ``terraform show -json`` prints of a saved plan: sensitive values are in clear."""
+        document: dict[str, Json] = json.loads(self._run("show", str(plan), limit=120, json=_FLAG, no_color=_FLAG))
+        return document
+
+    def version(self) -> str:
+        """This Terraform's version. A saved plan is applied by the version that made it, and by no other."""
+        return str(json.loads(self._run("version", limit=60, json=_FLAG))["terraform_version"])
 
     def apply(self, plan: Path) -> None:
         """Apply exactly this saved plan."""
@@ -260,15 +272,15 @@ def _other_changes(invocations: Sequence[Json], deferred: Sequence[Json]) -> lis
 
 
 def _masked_change(change: Mapping[str, Json]) -> tuple[tuple[str, ...], Json, Json]:
-    after = _masked(change.get("after"), change.get("after_unknown"), "(known after apply)")
+    after = _masked(change.get("after"), change.get("after_unknown"), UNKNOWN)
     return (
         tuple(change["actions"]),
-        _masked(change.get("before"), change.get("before_sensitive"), "(sensitive)"),
-        _masked(after, change.get("after_sensitive"), "(sensitive)"),
+        _masked(change.get("before"), change.get("before_sensitive"), SENSITIVE),
+        _masked(after, change.get("after_sensitive"), SENSITIVE),
     )
 
 
-def _masked(value: Json, mask: Json, word: str) -> Json:
+def _masked(value: Json, mask: Json, word: Json) -> Json:
     """``value`` with ``word`` where ``mask``, which has its shape, says true."""
     if mask is True:
         return word
@@ -281,6 +293,52 @@ def _masked(value: Json, mask: Json, word: str) -> Json:
     return value
 
 
+def beyond(reviewed: Mapping[str, Json], now: Mapping[str, Json]) -> list[str]:
+    """What the plan ``now`` would do that the ``reviewed`` one would not, as "action address": nothing when it is the
+    rest of it. Both are what :meth:`Terraform.document` gives.
+
+    A change is the reviewed one when it starts from the same attributes, takes the same actions and ends at the same
+    attributes; what the reviewed plan was to learn during its apply may by now be known.
+    """
+    allowed = {_identity(resource): resource for resource in reviewed.get("resource_changes", ())}
+    found = [
+        f"{'/'.join(resource['change']['actions'])} {resource['address']}"
+        for resource in sorted(filter(_is_change, now.get("resource_changes", ())), key=_identity)
+        if not _is_foreseen(allowed.get(_identity(resource), {}).get("change", {}), resource["change"])
+    ]
+    outputs = reviewed.get("output_changes", {})
+    found += [
+        f"{'/'.join(change['actions'])} output {name}"
+        for name, change in sorted(now.get("output_changes", {}).items())
+        if change["actions"] != ["no-op"] and not (name in outputs and _ends_as(outputs[name], change))
+    ]
+    others = ("action_invocations", "deferred_changes")
+    return found + [name.replace("_", " ") for name in others if now.get(name)]
+
+
+_TO_BE_LEARNT = object()  # stands for a value that is known after apply, and equals no attribute
+
+
+def _is_foreseen(reviewed: Mapping[str, Json], change: Mapping[str, Json]) -> bool:
+    starts = (reviewed.get("actions"), reviewed.get("before")) == (change["actions"], change.get("before"))
+    return starts and _ends_as(reviewed, change)
+
+
+def _ends_as(reviewed: Mapping[str, Json], change: Mapping[str, Json]) -> bool:
+    return _fits(*(_masked(c.get("after"), c.get("after_unknown"), _TO_BE_LEARNT) for c in (reviewed, change)))
+
+
+def _fits(reviewed: Json, value: Json) -> bool:
+    """Whether a value is the reviewed one, or stands where that one was not known."""
+    if reviewed is _TO_BE_LEARNT:
+        return True
+    if isinstance(reviewed, dict) and isinstance(value, dict):
+        return reviewed.keys() == value.keys() and all(_fits(reviewed[name], value[name]) for name in value)
+    if isinstance(reviewed, list) and isinstance(value, list):
+        return len(reviewed) == len(value) and all(map(_fits, reviewed, value))
+    return bool(reviewed == value)
+
+
 def _essence(resource: Mapping[str, Json]) -> dict[str, Json]:
     names = ("address", "previous_address", "deposed", "type", "provider_name", "change")
     return {name: resource[name] for name in names if name in resource}
@@ -288,6 +346,47 @@ def _essence(resource: Mapping[str, Json]) -> dict[str, Json]:
 
 def _digest(value: Json) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+# ── documents ──
+
+_ABOUT_A_RESOURCE = ("address", "previous_address", "deposed", "mode", "type", "name", "provider_name", "action_reason")
+_ABOUT_A_CHANGE = ("actions", "after_unknown", "before_sensitive", "after_sensitive", "replace_paths")
+
+
+def masked_document(document: Mapping[str, Json]) -> dict[str, Json]:
+    """What changes in a document of :meth:`Terraform.document`, in its own shape, with a word for each value that
+    Terraform or :mod:`rotation.value_carriers` calls sensitive. State, configuration and variables are not in it."""
+    deferred = document.get("deferred_changes", ())
+    return {
+        "format_version": document.get("format_version"),
+        "terraform_version": document.get("terraform_version"),
+        "resource_changes": [_shown(r) for r in document.get("resource_changes", ()) if _is_change(r)],
+        "output_changes": {n: _without_values(c, frozenset()) for n, c in document.get("output_changes", {}).items()},
+        "action_invocations": [{n: a[n] for n in ("address", "type")} for a in document.get("action_invocations", ())],
+        "deferred_changes": [{"resource_change": _shown(later["resource_change"])} for later in deferred],
+    }
+
+
+def _shown(resource: Mapping[str, Json]) -> dict[str, Json]:
+    carriers = arguments_of(RESOURCES.get(resource["type"]))
+    about = {name: resource[name] for name in _ABOUT_A_RESOURCE if name in resource}
+    return about | {"change": _without_values(resource.get("change", {}), carriers)}
+
+
+def _without_values(change: Mapping[str, Json], carriers: frozenset[str]) -> dict[str, Json]:
+    kept = {name: change[name] for name in _ABOUT_A_CHANGE if name in change}
+    for side in ("before", "after"):
+        masked = _masked(change.get(side), change.get(f"{side}_sensitive"), SENSITIVE)
+        kept[side] = _covered(masked, carriers)
+    return kept | ({"importing": {}} if "importing" in change else {})
+
+
+def _covered(value: Json, names: frozenset[str]) -> Json:
+    """``value`` with a word for what stands under one of these names, at any depth."""
+    if isinstance(value, dict):
+        return {n: SENSITIVE if n in names and part else _covered(part, names) for n, part in value.items()}
+    return [_covered(part, names) for part in value] if isinstance(value, list) else value
 
 
 # ── failures ──
@@ -319,9 +418,7 @@ def _fail(command: str, stack: str, diagnostics: Sequence[_Diagnostic]) -> NoRet
         if diagnostic.summary.startswith("Error acquiring the state lock"):
             _fail_locked(stack, diagnostic.detail)
         if diagnostic.summary.startswith("Saved plan is stale"):
-            raise DeployError(
-                f"someone else changed {stack} after it was planned", "Run the command again: it plans anew."
-            )
+            raise StalePlan(f"someone else changed {stack} after it was planned")
     # The same fault shows once per resource; some providers put several lines into a summary.
     summaries = list(dict.fromkeys(" ".join(d.summary.split()) for d in diagnostics)) or ["it gave no reason"]
     more = f" (and {len(summaries) - 3} more)" if len(summaries) > 3 else ""

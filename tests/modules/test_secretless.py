@@ -11,7 +11,8 @@ import pytest
 
 from modules.cdk import App, TerraformResource
 from modules.resource import Provider, Resource, Stack
-from modules.secretless import ANYWHERE, DATA, RESOURCES, refusals
+from modules.secretless import refusals
+from rotation.value_carriers import ANYWHERE, DATA, RESOURCES
 from tests.modules.conftest import NEW
 
 Declare = Callable[[Stack], object]
