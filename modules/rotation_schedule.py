@@ -6,6 +6,7 @@ and pins, and at once when it is applied (``rotate_immediately`` is true by defa
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import date, datetime, time, timedelta
 from typing import TypedDict
 
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from modules.reason import reason
 from modules.where import here
 from rotation.errors import DeclarationError
-from rotation.schedule import Schedule, Weekday
+from rotation.schedule import Occasion, Schedule, Weekday
 
 
 class Window(TypedDict, total=False):
@@ -50,6 +51,11 @@ class RotationSchedule:
         blackouts: tuple[Blackout, ...] = (),
         jitter: timedelta = timedelta(0),
         minimum_age: timedelta = timedelta(0),
+        early: timedelta = timedelta(0),
+        late: timedelta = timedelta(0),
+        since: datetime | date | None = None,
+        immediately: bool = False,
+        events: Collection[Occasion] = (),
     ) -> None:
         said = {
             "every": every,
@@ -59,6 +65,11 @@ class RotationSchedule:
             "blackouts": blackouts,
             "jitter": jitter,
             "minimum_age": minimum_age,
+            "early": early,
+            "late": late,
+            "since": since,
+            "immediately": immediately,
+            "events": events,
         }
         try:
             self.declared = Schedule.model_validate(said)

@@ -27,6 +27,16 @@ def waiting(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def reason(parser: argparse.ArgumentParser) -> None:
+    """What every command takes that rotates."""
+    parser.add_argument(
+        "--reason",
+        metavar="TEXT",
+        help="schedule, deployment, incident or manual, perhaps with ': words'; other text is manual. Kept in the "
+        "audit trail; --due takes what is due after a deployment or an incident",
+    )
+
+
 def file(text: str) -> Path:
     """A path from where the user is: commands work in the project's folder."""
     return Path(text).absolute()

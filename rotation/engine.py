@@ -20,7 +20,7 @@ from rotation.decide import decide
 from rotation.errors import Conflict, JournalError, KeyturnError, StoreError
 from rotation.journal import Journal
 from rotation.manifest import Manifest
-from rotation.model import Act, Blocked, Decision, Done, Ending, Observation, Rejection, Ring, Step, Wait
+from rotation.model import Act, Blocked, Decision, Done, Ending, Observation, Rejection, Ring, Step, Trigger, Wait
 from rotation.observer import Observer, Scene
 from rotation.opening import Opening, Purpose, candidate_of
 from rotation.plugins import Plugins
@@ -47,7 +47,7 @@ class Request:
     initialize: bool = False
     outside: bool = False
     until: str | None = None
-    reason: str = "asked for"
+    reason: str = Trigger.MANUAL
     wait: timedelta = timedelta(0)
 
 

@@ -13,8 +13,8 @@ import socket
 import sqlite3
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -136,6 +136,40 @@ class Journal:
     def close(self) -> None:
         with self._lock:
             self._database.close()
+
+    # Copies
+
+    def copy_to(self, path: Path) -> int:
+        """Write the whole database, as it is now, to a new file; returns :attr:`changes` as of then."""
+        with self._lock, closing(sqlite3.connect(path)) as copy:
+            self._database.backup(copy)
+            return self.changes
+
+    def load_from(self, path: Path) -> None:
+        """Take over all that is in another journal's file. Raises JournalError for what is none, or is damaged."""
+        try:
+            with self._lock, closing(sqlite3.connect(path)) as other:
+                (state,) = other.execute("PRAGMA quick_check(1)").fetchone()
+                if state != "ok" or not other.execute("SELECT 1 FROM sqlite_master WHERE name = 'audit'").fetchall():
+                    raise JournalError(f"it is damaged, or no journal ({state})")
+                other.backup(self._database)
+                self._database.executescript(_SCHEMA)  # what an older version does not have yet
+        except sqlite3.Error as error:
+            raise JournalError(f"it is damaged, or no journal ({error})") from error
+
+    @property
+    def changes(self) -> int:
+        """How many lines this runner has written so far."""
+        return self._database.total_changes
+
+    def has(self, line: str) -> bool:
+        """Whether the audit trail has a line with this hash."""
+        return self._one("SELECT 1 FROM audit WHERE hash = ?", (line,)) is not None
+
+    def last_line(self) -> str:
+        """The hash of the audit trail's last line, empty where it has none."""
+        row = self._one("SELECT hash FROM audit ORDER BY sequence DESC LIMIT 1")
+        return str(row[0]) if row else ""
 
     # Leases
 
@@ -323,6 +357,23 @@ class Journal:
         if standing is not None and standing.generation == generation:
             return standing
         return self.note(secret, topic, generation)
+
+    def note_exactly(self, topic: str, secrets: Collection[str]) -> dict[str, Note]:
+        """The notes on this topic, which these secrets have from now on and no others: made now where there was none,
+        and forgotten where it is none of these."""
+        standing = self.noted(topic)
+        missing, over = sorted(set(secrets) - standing.keys()), sorted(standing.keys() - set(secrets))
+        if not missing and not over:
+            return standing
+        at = self._clock().isoformat()
+        with self._write() as database:
+            database.executemany(
+                "INSERT OR IGNORE INTO notes VALUES (?, ?, 0, ?, '')", [(secret, topic, at) for secret in missing]
+            )
+            database.executemany(
+                "DELETE FROM notes WHERE secret = ? AND topic = ?", [(secret, topic) for secret in over]
+            )
+        return self.noted(topic)
 
     def forget(self, secret: str, topic: str) -> None:
         with self._write() as database:

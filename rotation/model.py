@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Self
 
 from rotation.secret_value import SecretValue
 
@@ -55,6 +56,36 @@ class Act(StrEnum):
     RESTORE = "restore"  # single strategy: install the current value again
     DISCARD = "discard"  # revoke the rejected candidate in the target, then drop it from the store
     RETIRE = "retire"  # revoke the previous generation in the target, then drop it from the store
+
+
+class Trigger(StrEnum):
+    """What makes a rotation start."""
+
+    SCHEDULE = "schedule"
+    DEPLOYMENT = "deployment"
+    INCIDENT = "incident"
+    MANUAL = "manual"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a rotation was started: its trigger, and words for people, perhaps none. The journal keeps its text."""
+
+    trigger: Trigger
+    words: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.trigger}: {self.words}" if self.words else self.trigger.value
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a trigger, or one with ": words" after it; any other text is the words of a manual rotation."""
+        line = " ".join(text.split())
+        head, _, words = line.partition(":")
+        try:
+            return cls(Trigger(head.strip().lower()), words.strip())
+        except ValueError:
+            return cls(Trigger.MANUAL, line)
 
 
 class Rejection(StrEnum):

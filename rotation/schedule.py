@@ -1,9 +1,14 @@
 """When a secret is due, and when it may be turned. Pure: it looks at no clock of its own.
 
-- ``every`` is elapsed time since the last rotation; ``cron`` is five fields, read in ``timezone`` as Debian's cron
-  reads them: a job in the hour that is skipped in spring runs right after it, one in the hour that repeats in autumn
-  runs once.
+- It counts from the last rotation, but from no time before it was enabled: from ``since``, where that is declared,
+  else from when the journal first saw the secret with a schedule. So enabling a schedule rotates nothing at once;
+  ``immediately`` asks for just that, and counts from the last rotation whenever that was.
+- ``every`` is elapsed time; ``cron`` is five fields, read in ``timezone`` as Debian's cron reads them: a job in the
+  hour that is skipped in spring runs right after it, one in the hour that repeats in autumn runs once.
 - ``minimum_age`` comes first: a secret that is younger (it was just turned by hand, say) lets firings pass.
+- ``early`` is the grace before the due date: so long before, it may be taken along by a secret that is due and shares
+  a consumer with it. ``late`` is the grace after: it is overdue that long after it could first have been turned.
+- After one of its ``events`` it is due whatever the date; ``minimum_age`` and windows hold.
 - ``jitter`` spreads secrets that share a schedule: each is later by a fixed share of it, derived from its name.
 - What is due waits for the next window and for the end of a blackout, so a cron that only fires outside the windows is
   fine: it is late by the wait. With no windows declared, any time will do.
@@ -11,16 +16,19 @@
   spring it can be shorter, or not occur at all; in autumn one that spans the repeated hour is longer.
 
 Refused, with the reason in one sentence: no or two ways to be due, a cron that never fires, an unknown time zone, a
-window that opens when it closes, a blackout that ends before it starts, an interval below ``minimum_age``, jitter that
-reaches the interval (for a cron: the shortest gap among its next 100 firings from 2024 on, a leap year), and blackouts
-that let no window open for :data:`HORIZON`.
+window that opens when it closes, a blackout that ends before it starts, an interval below ``minimum_age``, ``jitter``
+or ``early`` that reach the interval (for a cron: the shortest gap among its next 100 firings from 2024 on, a leap
+year), ``since`` together with ``immediately``, a first due date that no calendar has, and blackouts that let no window
+open for :data:`HORIZON`.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
 from functools import cached_property
 from itertools import islice, pairwise
 from typing import Annotated, Literal, Self, get_args
@@ -31,6 +39,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator, mo
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
+Occasion = Literal["deployment", "incident"]  # the triggers that can make a secret due by themselves
 
 # The longest time that blackouts may keep a secret from being turned at all.
 HORIZON = timedelta(days=366)
@@ -46,6 +55,22 @@ def _date(when: object) -> object:
 
 
 _When = Annotated[datetime | date, BeforeValidator(_date)]
+
+
+class Origin(StrEnum):
+    """What a due date is counted from."""
+
+    LAST_ROTATION = "last rotation"
+    SINCE = "since"
+    FIRST_SIGHT = "first sight"
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """From when a due date is counted (UTC), and what that moment is."""
+
+    at: datetime
+    origin: Origin
 
 
 class _Declared(BaseModel):
@@ -105,16 +130,44 @@ class Schedule(_Declared):
     blackouts: tuple[Blackout, ...] = ()
     jitter: timedelta = timedelta(0)
     minimum_age: timedelta = timedelta(0)
+    early: timedelta = timedelta(0)
+    late: timedelta = timedelta(0)
+    since: _When | None = None
+    immediately: bool = False
+    events: tuple[Occasion, ...] = ()
 
-    def due_at(self, last_rotated: datetime, secret_name: str) -> datetime:
-        """When a secret that was last rotated then is due again. Windows and blackouts are :meth:`opens_at`'s."""
-        last = _utc(last_rotated)
+    def counts_from(self, last_rotated: datetime, first_seen: datetime | None = None) -> Count:
+        """From when the due date of a secret is counted that was last rotated then. ``first_seen`` is when it was
+        first seen with a schedule, None where nobody knows: then the last rotation alone counts."""
+        last = Count(_utc(last_rotated), Origin.LAST_ROTATION)
+        if self.immediately:
+            return last
+        if self.since is not None:
+            enabled = Count(_moment(self.since, self._zone), Origin.SINCE)
+        elif first_seen is not None:
+            enabled = Count(_utc(first_seen), Origin.FIRST_SIGHT)
+        else:
+            return last
+        return max(last, enabled, key=lambda count: count.at)
+
+    def due_at(self, last_rotated: datetime, secret_name: str, first_seen: datetime | None = None) -> datetime:
+        """When a secret is due again; the moments are those of :meth:`counts_from`. Windows and blackouts are
+        :meth:`opens_at`'s."""
+        last, counted = _utc(last_rotated), self.counts_from(last_rotated, first_seen).at
         if self.every is not None:
-            due = last + self.every
+            due = counted + self.every
         else:
             # A firing at the very end of the minimum age counts; one at the rotation itself does not.
-            due = next(self._firings(max(last, last + self.minimum_age - timedelta(microseconds=1))))
+            due = next(self._firings(max(counted, last + self.minimum_age - timedelta(microseconds=1))))
         return due + self._delay(secret_name)
+
+    def early_from(self, last_rotated: datetime, due: datetime) -> datetime:
+        """From when on a secret may be taken along that is due then: never before its minimum age."""
+        return max(_utc(due) - self.early, _utc(last_rotated) + self.minimum_age)
+
+    def overdue_at(self, due: datetime) -> datetime:
+        """When a secret that is due then is overdue: the wait for a window is not its fault."""
+        return self.opens_at(due) + self.late
 
     def opens_at(self, at: datetime) -> datetime:
         """The first moment from then on that is in a window and in no blackout."""
@@ -186,6 +239,12 @@ class Schedule(_Declared):
             raise ValueError(f"there is no time zone {timezone!r} (use a name like Europe/Berlin)") from error
         return timezone
 
+    @field_validator("events")
+    @classmethod
+    def _in_order(cls, events: tuple[Occasion, ...]) -> tuple[Occasion, ...]:
+        """Each once, in an order that does not depend on how a set was walked through: the manifest is compared."""
+        return tuple(sorted(set(events)))
+
     @field_validator("cron")
     @classmethod
     def _fires(cls, cron: str | None) -> str | None:
@@ -205,8 +264,10 @@ class Schedule(_Declared):
     def _satisfiable(self) -> Self:
         if (self.every is None) == (self.cron is None):
             raise ValueError("a schedule has either an interval (every) or a cron, and not both")
-        if min(self.jitter, self.minimum_age) < timedelta(0):
-            raise ValueError("jitter and minimum_age are not negative")
+        if min(self.jitter, self.minimum_age, self.early, self.late) < timedelta(0):
+            raise ValueError("jitter, minimum_age, early and late are not negative")
+        if self.since is not None and self.immediately:
+            raise ValueError("since says from when it counts, and immediately that it counts from the last rotation")
         interval = self._shortest_interval()
         if interval <= timedelta(0):
             raise ValueError("the interval (every) is more than nothing")
@@ -214,7 +275,10 @@ class Schedule(_Declared):
             raise ValueError(f"jitter of {self.jitter} reaches the interval of {interval}, so turns could be missed")
         if self.every is not None and self.every < self.minimum_age:
             raise ValueError(f"the interval of {self.every} is below the minimum age of {self.minimum_age}")
+        if self.early >= interval:
+            raise ValueError(f"early of {self.early} reaches the interval of {interval}, so it could always be taken")
         self._blackouts_leave_room()
+        self._comes_due()
         return self
 
     def _shortest_interval(self) -> timedelta:
@@ -222,6 +286,14 @@ class Schedule(_Declared):
             return self.every
         firings = list(islice(self._firings(datetime(2024, 1, 1, tzinfo=UTC)), 100))
         return min((later - earlier for earlier, later in pairwise(firings)), default=HORIZON)
+
+    def _comes_due(self) -> None:
+        start = datetime(2024, 1, 1, tzinfo=UTC)
+        try:
+            self.overdue_at(self.due_at(start, "") + self.jitter)
+        except (OverflowError, StopIteration, ValueError) as error:
+            counted = f"counted from {self.since}" if self.since else "whatever it is counted from"
+            raise ValueError(f"{counted}, its first due date is beyond the calendar") from error
 
     def _blackouts_leave_room(self) -> None:
         for blackout, (starts, ends) in zip(self.blackouts, self._blackouts, strict=True):

@@ -12,12 +12,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from rotation.due import select
 from rotation.engine import Engine, Purpose, Request, Result
 from rotation.exit_codes import BLOCKED, DONE, FAILED, WAITING
 from rotation.journal import Journal
 from rotation.local import environment
 from rotation.manifest import Manifest
-from rotation.model import Blocked, Done, Ending, StoreView, Wait
+from rotation.model import Blocked, Done, Ending, StoreView, Trigger, Wait
 from rotation.output import Output
 from rotation.plugins import Plugins
 from rotation.settings import Settings, load
@@ -49,6 +50,13 @@ class Session:
     def all(self) -> list[SecretStatus]:
         """The status of every secret."""
         return self.rows(self.look())
+
+    def due(self, rows: Iterable[SecretStatus], trigger: Trigger) -> list[str]:
+        """The secrets to turn now. Each of them, and each that is held, is said with the reason."""
+        selection = select(rows, self.engine.manifest, datetime.now(UTC), trigger)
+        for line in selection.lines():
+            self.output.say(line)
+        return sorted(selection.taken)
 
     def in_flight(self, rows: Iterable[SecretStatus]) -> list[str]:
         """The secrets whose rotation is open, in the store or in the journal."""

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from rotation.engine import candidate_of
-from rotation.journal import Journal
+from rotation.journal import Journal, Note
 from rotation.manifest import Manifest, Secret
 from rotation.model import Ring, StoreView, Version
 from rotation.output import table
 from rotation.pins import Pins
+from rotation.schedule import Count, Origin
+
+SCHEDULED = "scheduled"  # the topic of the note that tells when a secret was first seen with a schedule
 
 
 @dataclass(frozen=True, slots=True)
 class SecretStatus:
     """One secret. ``age`` is the current generation's, from the journal, else from the store's last change (then the
     value may be older than that). ``due`` is None without a schedule; ``policy`` is the longest age it allows.
-    ``held_until`` is when the next window opens for what is due."""
+    ``held_until`` is when the next window opens for what is due, ``overdue_since`` when its grace ended, ``early_from``
+    when it may be taken along before it is due, and ``counted`` from when the due date is counted."""
 
     secret: str
     phase: str
@@ -30,21 +34,37 @@ class SecretStatus:
     due: datetime | None
     held_until: datetime | None
     pins: dict[str, int]
+    counted: Count | None = None
+    early_from: datetime | None = None
+    overdue_since: datetime | None = None
 
 
 def statuses(
     views: Mapping[str, StoreView], manifest: Manifest, journal: Journal, pins: Pins, now: datetime
 ) -> list[SecretStatus]:
-    """The status of the secrets that the stores were asked about, in order; ``views`` are the answers by name."""
-    return [_status(manifest.secrets[name], view, manifest, journal, pins, now) for name, view in sorted(views.items())]
+    """The status of the secrets that the stores were asked about, in order; ``views`` are the answers by name.
+
+    The journal notes which secrets it sees with a schedule for the first time, and forgets those that have none.
+    """
+    promoted = journal.noted("promoted")
+    scheduled = journal.note_exactly(SCHEDULED, [name for name, secret in manifest.secrets.items() if secret.schedule])
+    return [
+        _status(manifest.secrets[name], view, manifest, pins, now, promoted.get(name), scheduled.get(name))
+        for name, view in sorted(views.items())
+    ]
 
 
 def _status(
-    secret: Secret, view: StoreView, manifest: Manifest, journal: Journal, pins: Pins, now: datetime
+    secret: Secret,
+    view: StoreView,
+    manifest: Manifest,
+    pins: Pins,
+    now: datetime,
+    promoted: Note | None,
+    scheduled: Note | None,
 ) -> SecretStatus:
-    since = current_since(secret, view, journal)
-    due = secret.schedule.due_at(since, secret.name) if secret.schedule and since else None
-    opens = secret.schedule.opens_at(now) if secret.schedule and due and due <= now else None
+    since = current_since(view, promoted)
+    times = _times(secret, since, now, scheduled) if since else _Times()
     return SecretStatus(
         secret=secret.name,
         phase=_phase(secret, view, manifest, pins),
@@ -53,24 +73,51 @@ def _status(
         previous=_number(view.previous),
         age=now - since if since else None,
         policy=secret.schedule.every if secret.schedule else None,
-        due=due,
-        held_until=opens if opens and opens > now else None,
+        due=times.due,
+        held_until=times.held_until,
         pins={
             f"{consumer.name}/{ring}": pinned
             for consumer in manifest.consumers_of(secret.name)
             for ring in sorted(consumer.rings)
             if (pinned := pins.of(consumer.name, ring, secret.name)) is not None
         },
+        counted=times.counted,
+        early_from=times.early_from,
+        overdue_since=times.overdue_since,
     )
 
 
-def current_since(secret: Secret, view: StoreView, journal: Journal) -> datetime | None:
-    """Since when the current generation has been current, as far as is known; None without a value."""
-    current = _number(view.current)
+@dataclass(frozen=True, slots=True)
+class _Times:
+    due: datetime | None = None
+    counted: Count | None = None
+    early_from: datetime | None = None
+    held_until: datetime | None = None
+    overdue_since: datetime | None = None
+
+
+def _times(secret: Secret, since: datetime, now: datetime, scheduled: Note | None) -> _Times:
+    schedule, first_seen = secret.schedule, scheduled.at if scheduled else None
+    if schedule is None:
+        return _Times()
+    due = schedule.due_at(since, secret.name, first_seen)
+    opens, overdue = (schedule.opens_at(now), schedule.overdue_at(due)) if due <= now else (now, due)
+    return _Times(
+        due=due,
+        counted=schedule.counts_from(since, first_seen),
+        early_from=schedule.early_from(since, due) if schedule.early else None,
+        held_until=opens if opens > now else None,
+        overdue_since=overdue if overdue <= now else None,
+    )
+
+
+def current_since(view: StoreView, promoted: Note | None) -> datetime | None:
+    """Since when the current generation has been current, as far as is known; None without a value. ``promoted`` is
+    the journal's note on that topic."""
     if view.current is None:
         return None
-    note = journal.notes(secret.name).get("promoted")
-    return note.at if note is not None and note.generation == current else view.changed_at
+    known = promoted is not None and promoted.generation == view.current.generation
+    return promoted.at if promoted is not None and known else view.changed_at
 
 
 def _phase(secret: Secret, view: StoreView, manifest: Manifest, pins: Pins) -> str:
@@ -96,12 +143,6 @@ def _number(version: Version | None) -> int | None:
     return version.generation if version is not None else None
 
 
-def due_now(rows: Iterable[SecretStatus]) -> list[str]:
-    """What is due, holds a value, and may be turned now."""
-    now = datetime.now(UTC)
-    return [row.secret for row in rows if row.due and row.due <= now and row.held_until is None]
-
-
 def describe(rows: Iterable[SecretStatus]) -> list[str]:
     """A table for people: one line per secret."""
     header = ("secret", "phase", "current", "pending", "previous", "age", "policy", "due", "pins")
@@ -109,12 +150,23 @@ def describe(rows: Iterable[SecretStatus]) -> list[str]:
 
 
 def _cells(row: SecretStatus) -> tuple[str, ...]:
-    due = f"{row.due:%Y-%m-%d %H:%M}" if row.due else "-"
-    if row.held_until is not None:
-        due += f" (held until {row.held_until:%Y-%m-%d %H:%M})"
     generations = (str(generation or "-") for generation in (row.current, row.pending, row.previous))
     pins = ", ".join(f"{place}={pinned}" for place, pinned in row.pins.items())
-    return (row.secret, row.phase, *generations, _span(row.age), _span(row.policy), due, pins or "-")
+    return (row.secret, row.phase, *generations, _span(row.age), _span(row.policy), _due(row), pins or "-")
+
+
+def _due(row: SecretStatus) -> str:
+    if row.due is None:
+        return "-"
+    notes = [f"{words} {at:%Y-%m-%d %H:%M}" for words, at in _remarks(row) if at is not None]
+    return f"{row.due:%Y-%m-%d %H:%M}" + (f" ({', '.join(notes)})" if notes else "")
+
+
+def _remarks(row: SecretStatus) -> Iterable[tuple[str, datetime | None]]:
+    yield "overdue since", row.overdue_since
+    yield "held until", row.held_until
+    if row.counted is not None and row.counted.origin is not Origin.LAST_ROTATION:
+        yield f"counted from {row.counted.origin}", row.counted.at
 
 
 def _span(span: timedelta | None) -> str:

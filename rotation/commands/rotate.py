@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from rotation.arguments import PHASES, file, waiting
+from rotation.arguments import PHASES, file, reason, waiting
 
 HELP = "rotate, or go on with rotations in flight, until done, waiting or blocked"
 
@@ -17,16 +17,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--plan", type=file, metavar="FILE", help="only what this plan says, and only if nothing moved")
     parser.add_argument("--until", choices=PHASES, metavar="PHASE", help=f"go no further than: {', '.join(PHASES)}")
-    parser.add_argument("--reason", default="asked for", metavar="TEXT", help="kept in the audit trail")
+    reason(parser)
     waiting(parser)
 
 
 def run(options: argparse.Namespace) -> int:
+    from rotation.due import reason_of
     from rotation.opening import Purpose
     from rotation.planning import RotationPlan, plan_rotations
     from rotation.session import session
-    from rotation.status import due_now
 
+    why = reason_of(options)
+    options.reason = str(why)
     with session(options) as at_work:
         purpose, names = Purpose.ROTATE, at_work.names(options.secrets)
         if options.plan:
@@ -34,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
             names = [rotation.secret for rotation in reviewed.rotations]
             reviewed.refuse_if_moved(plan_rotations(at_work.engine, names))
         elif options.due:
-            names = sorted({*names, *due_now(at_work.all())})
+            names = sorted({*names, *at_work.due(at_work.all(), why.trigger)})
         elif options.initialize and not names:
             names = [row.secret for row in at_work.all() if row.phase == "empty"]
         elif not names:
