@@ -259,12 +259,30 @@ class DocumentedSecretsManager(SecretsManagerBackend):
         rotation_rules: dict[str, Any] | None = None,
         rotate_immediately: bool = True,
     ) -> str:
-        """RotateSecret: needs a function that rotates; moto would make an empty version current without one."""
+        """RotateSecret: makes the pending version, without a value, that the function's four steps are to fill.
+
+        The function itself is not run here: nothing runs functions. A version that is pending and not current is a
+        rotation in progress, unless it is of the same token. Without ``rotate_immediately`` AWS makes a pending version
+        only for a test, and removes it again.
+        """
         secret = self._writable(secret_id)
         function = rotation_lambda_arn or secret.rotation_lambda_arn
         if not function:
             raise InvalidRequestException("No Lambda rotation function ARN is associated with this secret.")
-        return super().rotate_secret(secret_id, client_request_token, function, rotation_rules, rotate_immediately)
+        token = self._from_client_request_token(client_request_token)
+        pending = holder(secret.versions, PENDING)
+        if pending not in (None, token, holder(secret.versions, CURRENT)):
+            raise InvalidRequestException("A previous rotation isn't complete. That rotation will be reattempted.")
+        secret.rotation_requested = secret.rotation_enabled = True
+        secret.rotation_lambda_arn = function
+        secret.auto_rotate_after_days = (rotation_rules or {}).get(
+            "AutomaticallyAfterDays", secret.auto_rotate_after_days
+        )
+        if rotate_immediately and secret.versions and token not in secret.versions:
+            secret.versions[token] = {"version_id": token, "version_stages": [], "createdate": int(time.time())}
+            attach(secret.versions, token, [PENDING])
+            secret.touch()
+        return secret.short(token)
 
     def _found(self, secret_id: str) -> FakeSecret | ReplicaSecret:
         """A secret by its name, its ARN, or its ARN without the random suffix."""

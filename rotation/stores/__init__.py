@@ -73,3 +73,16 @@ class Rewrapping(ABC):
 
         Only where nothing is pending and nothing previous is left (:class:`~rotation.errors.Conflict`).
         """
+
+
+class TokenStaging(ABC):
+    """A store that rotates by itself through a function, and then chooses the new version's id: a token."""
+
+    @abstractmethod
+    def stage_token(self, name: str, token: str, generation: int, value: SecretValue) -> None:
+        """Put the value as this generation in the version that the store made pending, unless that has one already.
+
+        From then on the version is like one that :meth:`SecretStore.stage` made. Raises
+        :class:`~rotation.errors.Conflict` when another version is pending, or none, and
+        :class:`~rotation.errors.GenerationSpent` when the generation is taken.
+        """

@@ -1,7 +1,8 @@
 """AWS Secrets Manager.
 
 Generation g of a secret is the version with the id ``g%010d-<uuid5 of name and generation>``, and its re-wrap r the
-version ``g%010d-r%03d-<uuid5>``. Any other version is foreign. What is going on stands in staging labels:
+version ``g%010d-r%03d-<uuid5>``. A version that Secrets Manager itself asked for has the id that it chose, and says its
+generation by a label. Any other version is foreign. What is going on stands in staging labels:
 
 - AWSCURRENT, AWSPREVIOUS, AWSPENDING: as AWS uses them.
 - KEYTURN_OPEN: on the pending version while nobody has decided about it. A decision moves it, away from the version
@@ -10,6 +11,11 @@ version ``g%010d-r%03d-<uuid5>``. Any other version is foreign. What is going on
   one of any number of runners decides, and everyone can see how. The markers are made when first needed, and kept
   alive by a label of their own (KEYTURN_ACCEPTED, KEYTURN_REJECTED).
 - KEYTURN_REWRAP: on the newest re-wrap.
+- KEYTURN_G0000000042: on the version of generation 42 where its id does not say so. It is attached by the same
+  PutSecretValue as the value, and taken off when the version is dropped: a secret has 20 labels in all.
+- KEYTURN_CLAIM: on the newest claim. A claim is a version with the id that the generation would have here, with a
+  constant text. It is put before the version with the other id: PutSecretValue with a token that is in use is refused,
+  so no two versions can be of one generation, and a dropped one stays spent.
 
 The decision is a move and never a removal, as AWS documents that a label which is attached elsewhere is not moved, and
 says nothing on moving one that is attached nowhere.
@@ -40,7 +46,7 @@ from rotation.errors import Conflict, GenerationSpent, KeyturnError, LimitExceed
 from rotation.model import StoreView, Version
 from rotation.retries import until
 from rotation.secret_value import SecretValue
-from rotation.stores import Rewrapping, SecretStore
+from rotation.stores import Rewrapping, SecretStore, TokenStaging
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager.type_defs import (
@@ -52,7 +58,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CURRENT, PREVIOUS, PENDING = "AWSCURRENT", "AWSPREVIOUS", "AWSPENDING"
-OPEN, REWRAP = "KEYTURN_OPEN", "KEYTURN_REWRAP"
+OPEN, REWRAP, CLAIM = "KEYTURN_OPEN", "KEYTURN_REWRAP", "KEYTURN_CLAIM"
+
+_ALIVE = frozenset({CURRENT, PREVIOUS, PENDING})
 
 # https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html
 VALUE_BYTES = 65_536
@@ -73,6 +81,7 @@ AT_ONCE = 8  # of these
 
 _NAMESPACE = uuid.UUID("6b1f4a1e-51a5-4b0e-9a0c-0f2f8a3f7c11")
 _VERSION_ID = re.compile(r"g(?P<generation>\d{10})(-r(?P<revision>\d{3,}))?-.{36}")
+_GENERATION_LABEL = re.compile(r"KEYTURN_G(?P<generation>\d{10})")
 _MARKER_TEXT = "keyturn keeps this version as a marker; it holds no secret"
 
 
@@ -117,6 +126,10 @@ def _version(name: str, version_id: str) -> Version:
     return Version(version_id, None)
 
 
+def _generation_label(generation: int) -> str:
+    return f"KEYTURN_G{generation:010d}"
+
+
 def _marker_id(name: str, decision: _Decision) -> str:
     fingerprint = uuid.uuid5(_NAMESPACE, f"{name}\n{decision.value}")
     return f"keyturn-{decision.value}-{fingerprint}"
@@ -138,7 +151,27 @@ class _Labels:
         version_id = self.holders.get(label)
         if version_id is None or version_id in {_marker_id(self.name, d) for d in _Decision}:
             return None
-        return _version(self.name, version_id)
+        return self.version(version_id)
+
+    def version(self, version_id: str) -> Version:
+        """Read a version id, or the one label that says its generation where the id does not."""
+        found = _version(self.name, version_id)
+        labels = self.generation_labels(version_id) if found.generation is None else ()
+        return Version(version_id, int(labels[0].removeprefix("KEYTURN_G"))) if len(labels) == 1 else found
+
+    def generation_labels(self, version_id: str) -> tuple[str, ...]:
+        """The labels on a version that say a generation."""
+        return tuple(
+            label for label, holder in self.holders.items() if holder == version_id and _GENERATION_LABEL.fullmatch(label)
+        )
+
+    @property
+    def stale(self) -> tuple[str, ...]:
+        """The labels that say the generation of a version that was dropped: a run died before it took them off."""
+        alive = {self.holders.get(label) for label in (CURRENT, PREVIOUS, PENDING)}
+        return tuple(
+            label for label, holder in self.holders.items() if _GENERATION_LABEL.fullmatch(label) and holder not in alive
+        )
 
     @property
     def decision(self) -> _Decision:
@@ -174,10 +207,10 @@ class _Labels:
 
     @property
     def highest(self) -> int:
-        return max((_version(self.name, holder).generation or 0 for holder in self.holders.values()), default=0)
+        return max((self.version(holder).generation or 0 for holder in self.holders.values()), default=0)
 
 
-class AwsSecretsManager(SecretStore, Rewrapping):
+class AwsSecretsManager(SecretStore, Rewrapping, TokenStaging):
     """Options: ``region`` (default: boto3's own). Endpoint and credentials come from boto3's standard chain."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -228,21 +261,53 @@ class AwsSecretsManager(SecretStore, Rewrapping):
             labels, ours = self._put(name, version_id, value, [PENDING, OPEN]), True
         except _Exists:
             labels, ours = self._labels_of(name, version_id), False
-        if not {CURRENT, PREVIOUS, PENDING}.intersection(labels):
+        if not _ALIVE.intersection(labels):
             # AWS also answers success, and changes nothing, when a dropped version is put again with its own value.
-            highest = max(_version(name, known).generation or 0 for known in self._all_versions(name))
-            raise GenerationSpent(f"generation {generation} of the secret {name} was used and dropped before", highest)
+            return self.read(name, self._claimed(name, generation))
         return value if ours else self.read(name, self.predict(name, generation))
+
+    def stage_token(self, name: str, token: str, generation: int, value: SecretValue) -> None:
+        _check_limits(name, value)
+        labels = self._look(name)
+        if labels.holders.get(PENDING) != token:
+            raise Conflict(f"version {token} of the secret {name} is not pending")
+        if labels.version(token).generation is not None:
+            return
+        for label in labels.stale:
+            self._move(name, label, source=labels.holders[label])
+        self._claim(name, generation)
+        with contextlib.suppress(_Exists):  # put by another call for the same token: its value is the one
+            self._put(name, token, value, [PENDING, OPEN, _generation_label(generation)])
+
+    def _claim(self, name: str, generation: int) -> None:
+        """Take a generation. GenerationSpent where it is taken: then it is not known by whom."""
+        claim = _version_id(name, generation)
+        try:
+            self._put(name, claim, SecretValue(f"{_MARKER_TEXT} ({uuid.uuid4()})"), [CLAIM])
+        except _Exists as taken:
+            raise self._spent(name, generation, self._all_versions(name)) from taken
+
+    def _claimed(self, name: str, generation: int) -> Version:
+        """The living version with an id of AWS's choice that is of this generation. GenerationSpent without one."""
+        versions = self._all_versions(name)
+        for version_id, labels in versions.items():
+            if _generation_label(generation) in labels and _ALIVE.intersection(labels):
+                return Version(version_id, generation)
+        raise self._spent(name, generation, versions)
+
+    def _spent(self, name: str, generation: int, versions: Iterable[str]) -> GenerationSpent:
+        highest = max(_version(name, known).generation or 0 for known in versions)
+        return GenerationSpent(f"generation {generation} of the secret {name} was used and dropped before", highest)
 
     def promote(self, name: str, generation: int, expected: Version | None) -> None:
         labels = self._look(name)
         if labels.current is None or labels.current.generation != generation:
-            self._check_order(labels, generation, expected)
+            candidate = self._check_order(labels, generation, expected)
             self._decide(labels, generation, _Decision.ACCEPTED)
-            labels = self._make_current(labels, _version_id(name, generation))
+            labels = self._make_current(labels, candidate.version_id)
             if labels.current is None or labels.current.generation != generation:
                 raise Conflict(f"generation {generation} of the secret {name} is not promoted: another became current")
-        if labels.holders.get(PENDING) == _version_id(name, generation):
+        if labels.holders.get(PENDING) == labels.current.version_id:
             self._move(name, PENDING, source=labels.holders[PENDING])
 
     def reject(self, name: str, generation: int) -> None:
@@ -261,8 +326,8 @@ class AwsSecretsManager(SecretStore, Rewrapping):
                 labels = self._make_current(labels, _marker_id(name, _Decision.REJECTED))
         for label in (PREVIOUS, PENDING):  # in this order: what is pending is found again after a crash in between
             holder = labels.holders.get(label)
-            if holder is not None and _version(name, holder).generation == generation:
-                self._move(name, label, source=holder)
+            if holder is not None and labels.version(holder).generation == generation:
+                self._drop(labels, label, holder)
 
     def rewrap(self, name: str, expected: Version, value: SecretValue) -> Version:
         _check_limits(name, value)
@@ -276,7 +341,7 @@ class AwsSecretsManager(SecretStore, Rewrapping):
                 raise Conflict(f"the secret {name} is being rotated, or was re-wrapped by someone else")
             labels = self._add_rewrap(labels, new, value)
         if labels.holders.get(PREVIOUS) == expected.version_id:
-            self._move(name, PREVIOUS, source=expected.version_id)
+            self._drop(labels, PREVIOUS, expected.version_id)
         return new
 
     def _add_rewrap(self, labels: _Labels, new: Version, value: SecretValue) -> _Labels:
@@ -287,12 +352,20 @@ class AwsSecretsManager(SecretStore, Rewrapping):
             raise Conflict(f"the secret {labels.name} was changed while it was re-wrapped")
         return labels
 
-    def _check_order(self, labels: _Labels, generation: int, expected: Version | None) -> None:
-        _check_pending(labels, generation)
+    def _drop(self, labels: _Labels, label: str, version_id: str) -> None:
+        """Take a label of AWS's off a version that then has none, and what said its generation after that: in the
+        other order a run that died in between would leave a foreign version."""
+        self._move(labels.name, label, source=version_id)
+        for generation_label in labels.generation_labels(version_id):
+            self._move(labels.name, generation_label, source=version_id)
+
+    def _check_order(self, labels: _Labels, generation: int, expected: Version | None) -> Version:
+        candidate = _check_pending(labels, generation)
         if (labels.current and labels.current.version_id) != (expected and expected.version_id):
             raise Conflict(f"the secret {labels.name} has another current version than expected")
         if expected is not None and (expected.generation or 0) > generation:
             raise Conflict(f"the secret {labels.name} is past generation {generation}: current never goes back")
+        return candidate
 
     def _decide(self, labels: _Labels, generation: int, wanted: _Decision) -> None:
         """Decide about the pending generation, unless it is decided. Conflict when it was decided otherwise."""
@@ -424,9 +497,10 @@ def _view(labels: _Labels, arn: str, changed_at: datetime | None) -> StoreView:
     )
 
 
-def _check_pending(labels: _Labels, generation: int) -> None:
+def _check_pending(labels: _Labels, generation: int) -> Version:
     if labels.pending is None or labels.pending.generation != generation:
         raise Conflict(f"generation {generation} of the secret {labels.name} is not pending")
+    return labels.pending
 
 
 def _check_limits(name: str, value: SecretValue) -> None:
