@@ -190,6 +190,19 @@ class Journal:
                     "DELETE FROM leases WHERE secret = ? AND owner = ?", [(secret, self.owner) for secret in secrets]
                 )
 
+    def leased(self) -> bool:
+        """Whether any runner is at work with this journal, as far as is known here."""
+        return any(self.holders().values())
+
+    def holders(self) -> dict[str, bool]:
+        """The secrets that a runner holds, and whether it lives: one that was killed leaves its lease behind."""
+        now = self._clock()
+        rows = self._all("SELECT secret, host, pid, expires FROM leases")
+        return {
+            secret: datetime.fromisoformat(expires) > now and not died(host, pid)
+            for secret, host, pid, expires in rows
+        }
+
     def _take(self, secrets: Sequence[str]) -> None:
         now = self._clock()
         with self._write() as database:
@@ -199,7 +212,7 @@ class Journal:
                 ).fetchone()
                 if row is not None:
                     owner, host, pid, expires = row
-                    if owner != self.owner and datetime.fromisoformat(expires) > now and not _died(host, pid):
+                    if owner != self.owner and datetime.fromisoformat(expires) > now and not died(host, pid):
                         raise LeaseHeld(f"another runner (process {pid} on {host}) works on {secret} until {expires}")
                 database.execute(
                     "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?)",
@@ -245,6 +258,11 @@ class Journal:
     def open_rotations(self) -> tuple[str, ...]:
         """The secrets that have an open rotation."""
         return tuple(row[0] for row in self._all("SELECT secret FROM rotations WHERE closed IS NULL ORDER BY secret"))
+
+    def opened(self) -> dict[str, datetime]:
+        """Since when the secrets that have an open rotation have it."""
+        rows = self._all("SELECT secret, opened FROM rotations WHERE closed IS NULL")
+        return {secret: datetime.fromisoformat(opened) for secret, opened in rows}
 
     def close_rotation(self, secret: str, generation: int, outcome: str, detail: str) -> None:
         """End the open rotation, and say in the audit trail how. Without an open one only the trail is written."""
@@ -314,6 +332,18 @@ class Journal:
             (secret, generation, act),
         )
         return int(row[0]) if row else 0
+
+    def made_at(self, secret: str, generation: int) -> datetime | None:
+        """When a generation's value was made: when it was first about to be staged. None where this journal does not
+        know, and for a generation that brought an older one's value back."""
+        (staged,) = self._one(
+            "SELECT min(at) FROM intents WHERE secret = ? AND generation = ? AND act = 'stage'", (secret, generation)
+        ) or (None,)
+        (carries,) = self._one(
+            "SELECT carries FROM rotations WHERE secret = ? AND goal <= ? ORDER BY id DESC LIMIT 1",
+            (secret, generation),
+        ) or (None,)
+        return datetime.fromisoformat(staged) if staged is not None and carries is None else None
 
     def highest(self, secret: str) -> int:
         """The highest generation that was staged, rejected or found used up, 0 for none. One that a run died over may
@@ -388,6 +418,19 @@ class Journal:
         rows = self._all("SELECT secret, generation, at, detail FROM notes WHERE topic = ?", (topic,))
         return {secret: Note(generation, datetime.fromisoformat(at), detail) for secret, generation, at, detail in rows}
 
+    def keep(self, secret: str, details: Mapping[str, str], is_gone: Callable[[str], bool]) -> dict[str, Note]:
+        """Bring the notes under a name up to date, in one write: topics that have a detail keep the time when they were
+        first noted, and others are forgotten where they are gone. Returns the notes that are left."""
+        with self._write() as database:
+            gone = [topic for topic in self.notes(secret) if topic not in details and is_gone(topic)]
+            database.executemany("DELETE FROM notes WHERE secret = ? AND topic = ?", [(secret, t) for t in gone])
+            now = self._clock().isoformat()
+            database.executemany(
+                "INSERT INTO notes VALUES (?, ?, 0, ?, ?) ON CONFLICT DO UPDATE SET detail = excluded.detail",
+                [(secret, topic, now, detail) for topic, detail in details.items()],
+            )
+            return self.notes(secret)
+
     # Audit
 
     def audit(self, secret: str, generation: int, event: str, detail: str = "") -> None:
@@ -461,7 +504,7 @@ def _moment(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
-def _died(host: str, pid: int) -> bool:
+def died(host: str, pid: int) -> bool:
     """Whether the process that held a lease is gone: known only on this host."""
     if host != socket.gethostname():
         return False

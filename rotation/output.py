@@ -40,6 +40,11 @@ class Output:
         with self._lock:
             self._print(line)
 
+    def warn(self, what: str, follows: str) -> None:
+        """Two lines on stderr, as of an error: what happened, and what follows from it."""
+        with self._lock:
+            print(f"warning: {what}\n  {follows}", file=sys.stderr, flush=True)  # noqa: T201
+
     def result(self, document: Mapping[str, Any], lines: Sequence[str] = ()) -> None:
         """The command's result: the document for machines, the lines for people."""
         if self._machine:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -13,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from rotation.due import select
-from rotation.engine import Engine, Purpose, Request, Result
+from rotation.engine import Engine, Event, Purpose, Request, Result
 from rotation.exit_codes import BLOCKED, DONE, FAILED, WAITING
-from rotation.journal import Journal
+from rotation.journal_place import open_journal
 from rotation.local import environment
 from rotation.manifest import Manifest
 from rotation.model import Blocked, Done, Ending, StoreView, Trigger, Wait
+from rotation.notifications import Notice, Notifier
 from rotation.output import Output
 from rotation.plugins import Plugins
-from rotation.settings import Settings, load
+from rotation.settings import Settings, Topic, load
 from rotation.status import SecretStatus, statuses
 
 
@@ -32,6 +35,7 @@ class Session:
     engine: Engine
     output: Output
     wait: float
+    notifier: Notifier
 
     def names(self, asked: Sequence[str]) -> list[str]:
         """The names of declared secrets, or :class:`UsageError` for another one."""
@@ -82,6 +86,7 @@ class Session:
             initialize=initialize,
             outside=options.no_apply,
             until=until,
+            override=getattr(options, "override", None),
             reason=getattr(options, "reason", purpose.value),
             wait=timedelta(seconds=self.wait if options.wait is None else options.wait),
         )
@@ -90,9 +95,20 @@ class Session:
         document = {name: describe(result) for name, result in sorted(results.items())}
         self.output.result({"secrets": document}, [])
         for name, result in sorted(results.items()):
+            if isinstance(result.decision, Blocked):
+                self.notifier.advise(name, result.decision.remedy)
             if result.error is not None:
                 print(f"error: {name}: {result.error}\n  {result.error.remedy}", file=sys.stderr)  # noqa: T201
         return exit_code(results.values(), purpose)
+
+    def tell_overdue(self) -> None:
+        """Tell, once for each due date, what is overdue now."""
+        for row in self.all() if self.notifier.wanted else ():
+            if row.overdue_since is not None and row.due is not None:
+                what = f"due since {row.due:%Y-%m-%d %H:%M} UTC, and not rotated yet"
+                remedy = f"See `keyturn audit {row.secret}`, then `keyturn rotate {row.secret}`."
+                notice = Notice(Topic.OVERDUE, row.secret, what, remedy)
+                self.notifier.tell_changed(Topic.OVERDUE, [notice], subject=row.secret, fingerprint=row.due.isoformat())
 
 
 def opened(options: argparse.Namespace) -> tuple[Settings, Manifest]:
@@ -111,19 +127,47 @@ def session(options: argparse.Namespace) -> Iterator[Session]:
     """Open what the options name, with the journal."""
     settings, manifest = opened(options)
     output = Output(machine=options.json)
-    with Journal(settings.journal_of(options.environment)) as journal:
+    with (
+        _stopped_cleanly(),
+        open_journal(settings, options.environment, output.warn) as journal,
+        Notifier(settings.notify, options.environment, journal, output.warn) as notifier,
+    ):
+
+        def say(event: Event) -> None:
+            output.event(event)
+            notifier.hear(event)
+
         yield Session(
             Engine(
                 settings.project,
                 manifest,
                 Plugins(settings.project, manifest),
                 journal,
-                say=output.event,
+                say=say,
                 workers=settings.workers,
             ),
             output,
             settings.wait,
+            notifier,
         )
+
+
+@contextmanager
+def _stopped_cleanly() -> Iterator[None]:
+    """Let a pipeline's SIGTERM end the work as Ctrl-C does: with the leases given back and the journal sent."""
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the way out is taken once
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def describe(result: Result) -> dict[str, Any]:

@@ -18,7 +18,7 @@ def run(options: argparse.Namespace) -> int:
     from rotation.rekey import rewrap, rotate_key
     from rotation.session import session
 
-    with session(options) as at_work:
+    with session(options) as at_work, at_work.engine.journal.lease([]):
         engine, say = at_work.engine, at_work.output.say
         if not options.rewrap_only:
             say(f"{rotate_key(engine.manifest, options.key, engine.plugins, engine.journal)} has new material")

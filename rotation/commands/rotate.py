@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from rotation.arguments import PHASES, file, reason, waiting
+from rotation.arguments import PHASES, file, reason, waiting, words
 
 HELP = "rotate, or go on with rotations in flight, until done, waiting or blocked"
 
@@ -18,6 +18,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plan", type=file, metavar="FILE", help="only what this plan says, and only if nothing moved")
     parser.add_argument("--until", choices=PHASES, metavar="PHASE", help=f"go no further than: {', '.join(PHASES)}")
     reason(parser)
+    parser.add_argument(
+        "--override", type=words, metavar="REASON", help="go on without the rehearsal that is asked for; audited"
+    )
     waiting(parser)
 
 
@@ -41,4 +44,7 @@ def run(options: argparse.Namespace) -> int:
             names = [row.secret for row in at_work.all() if row.phase == "empty"]
         elif not names:
             purpose, names = Purpose.RESUME, at_work.in_flight(at_work.all())
-        return at_work.run(options, names, purpose, initialize=options.initialize, until=options.until)
+        code = at_work.run(options, names, purpose, initialize=options.initialize, until=options.until)
+        if options.due:
+            at_work.tell_overdue()
+        return code

@@ -1,0 +1,127 @@
+"""Small objects below one S3 prefix, replaced only by who knows what they are now.
+
+Conditional requests (S3 User Guide, "How to prevent object overwrites with conditional writes"): ``If-None-Match: *``
+writes only what is not there, ``If-Match`` with an ETag only what is still the same. S3 refuses with 412, or with 404
+where the object is gone; 409 means that another request is at work on it right now: try again.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import stamina
+from botocore.config import Config
+
+from rotation.aws import Quota, ask_once, connect
+from rotation.errors import Conflict, JournalError, KeyturnError, Unavailable
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+T = TypeVar("T")
+
+# A journal is not worth a long wait: no new attempt starts later than 6 seconds after the first.
+_CONFIG = Config(connect_timeout=3, read_timeout=6, retries={"total_max_attempts": 1}, user_agent_extra="keyturn")
+_AGAIN = stamina.RetryingCaller(attempts=3, timeout=6.0, wait_initial=0.2, wait_max=1.0, wait_jitter=0.2)
+_OPERATIONS = ("GetObject", "PutObject", "HeadObject", "DeleteObject")
+# Per prefix: S3 User Guide, "Best practices design patterns: optimizing Amazon S3 performance".
+_QUOTAS = {operation: Quota("s3", 3500) for operation in _OPERATIONS}
+_WRITE_ID = "keyturn-write"  # metadata that tells a write of ours whose answer was lost from somebody else's
+
+
+class _Absent(KeyturnError):
+    """There is no such object."""
+
+
+_REFUSALS: Mapping[str, type[KeyturnError]] = {
+    "NoSuchKey": _Absent,
+    "404": _Absent,  # HEAD has no body to name a code in
+    "PreconditionFailed": Conflict,
+    "412": Conflict,
+    "ConditionalRequestConflict": Unavailable,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object as it was read. ``age`` is how long ago it was written, both times by the bucket's clock."""
+
+    body: bytes
+    etag: str
+    age: timedelta
+
+
+class Bucket:
+    """The objects below ``url`` (``s3://bucket/prefix``). ``patient`` tries again what failed for the moment.
+
+    Every call ends within about 12 seconds (3 without patience), and raises :class:`Unavailable`,
+    :class:`Unauthorized`, :class:`ClockSkew` or :class:`JournalError` where the bucket cannot be worked with.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._bucket, _, prefix = url.removeprefix("s3://").partition("/")
+        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._client: S3Client = connect(lambda session: session.client("s3", config=_CONFIG), {}, _QUOTAS)
+
+    def url(self, name: str) -> str:
+        return f"s3://{self._bucket}/{self._prefix}{name}"
+
+    def read(self, name: str) -> Stored | None:
+        """The object, or None where there is none."""
+
+        def get() -> Stored:
+            reply = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)
+            now = parsedate_to_datetime(reply["ResponseMetadata"]["HTTPHeaders"]["date"])
+            return Stored(reply["Body"].read(), reply["ETag"], now - reply["LastModified"])
+
+        try:
+            return self._ask(get, f"read {self.url(name)}")
+        except _Absent:
+            return None
+
+    def write(self, name: str, body: bytes, replaces: str | None, *, patient: bool = True) -> str:
+        """Write the object if it still has the ETag ``replaces`` (None: if there is none), and return its new ETag.
+
+        Raises :class:`Conflict` where somebody else has written or removed it in the meantime.
+        """
+        write_id = uuid.uuid4().hex
+        condition: dict[str, Any] = {"IfNoneMatch": "*"} if replaces is None else {"IfMatch": replaces}
+        place: dict[str, Any] = {"Bucket": self._bucket, "Key": self._prefix + name}
+
+        def put() -> str:
+            reply = self._client.put_object(**place, Body=body, Metadata={_WRITE_ID: write_id}, **condition)
+            return reply["ETag"]
+
+        try:
+            return self._ask(put, f"write {self.url(name)}", patient=patient)
+        except _Absent as error:
+            raise Conflict(f"{self.url(name)} was removed in the meantime") from error
+        except Conflict:
+            standing = self._ask(lambda: self._client.head_object(**place), f"look at {self.url(name)}")
+            if standing["Metadata"].get(_WRITE_ID) != write_id:
+                raise
+            return standing["ETag"]  # the answer to the first attempt was lost
+
+    def remove(self, name: str, etag: str) -> None:
+        """Remove the object if it still has this ETag. Raises :class:`Conflict` where it has another one."""
+        key = self._prefix + name
+
+        def delete() -> None:
+            self._client.delete_object(Bucket=self._bucket, Key=key, IfMatch=etag)
+
+        try:
+            self._ask(delete, f"remove {self.url(name)}")
+        except _Absent:
+            return  # also where the answer to the first attempt was lost
+
+    @staticmethod
+    def _ask(call: Callable[[], T], doing: str, *, patient: bool = True) -> T:
+        def once() -> T:
+            return ask_once(call, doing, _REFUSALS, JournalError)
+
+        return _AGAIN(Unavailable, once) if patient else once()
