@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from rotation import decide, engine, rollout
+from rotation import coalescing, decide, engine, rollout
 from rotation.errors import KeyturnError
 from rotation.journal import Journal
 from rotation.model import Acceptance, Act, Decision, Ring, Step, StoreView
 from rotation.opening import Opening
 from rotation.pins import Pins
 from tests import world_plugins
-from tests.rotation import test_decide, test_engine
+from tests.rotation import test_coalescing, test_decide, test_engine
 from tests.scenarios import ROTATE, SCENARIOS
 from tests.test_race import test_with_one_journal_the_second_runner_is_told_to_wait
 from tests.world import Side, World, fresh, memory_folder, no_hook
@@ -140,6 +140,10 @@ def scenario(name: str) -> Witness:
 
 def story(test: Callable[[World], None]) -> Witness:
     return lambda folder: test(fresh(folder))
+
+
+def story_of_two(test: Callable[[World], None]) -> Witness:
+    return lambda folder: test(fresh(folder, names=test_coalescing.TWO))
 
 
 def overtaken(at: str, requests: int = 1) -> Witness:
@@ -298,6 +302,18 @@ MUTANTS = (
         "what was deployed is looked at once",
         replaced(engine, "IRREVERSIBLE", ()),
         test_engine.test_the_deployment_is_looked_at_again_before_anything_is_revoked,
+    ),
+    Mutant(
+        "pins are not put off for companions",
+        replaced(engine, "put_off", always({})),
+        story_of_two(
+            test_coalescing.test_an_application_that_takes_up_its_canary_late_is_awaited_by_all_of_its_secrets
+        ),
+    ),
+    Mutant(
+        "whoever waits holds its companions",
+        replaced(coalescing, "_rings_ahead", always(tuple(Ring))),
+        story_of_two(test_coalescing.test_a_companion_that_waits_for_its_target_holds_nobody),
     ),
     Mutant(
         "steps without effect are repeated",
