@@ -47,3 +47,11 @@ def seconds(text: str) -> float:
     if not 0 <= number < float("inf"):
         raise argparse.ArgumentTypeError("a number of seconds from 0 on")
     return number
+
+
+def words(text: str) -> str:
+    """A reason in words, on one line."""
+    line = " ".join(text.split())
+    if not line:
+        raise argparse.ArgumentTypeError("a reason in words")
+    return line

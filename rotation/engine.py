@@ -15,9 +15,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rotation.acts import Acts
+from rotation.coalescing import put_off
 from rotation.custody import Custody
 from rotation.decide import decide
 from rotation.errors import Conflict, JournalError, KeyturnError, StoreError
+from rotation.evidence import Evidence
 from rotation.journal import Journal
 from rotation.manifest import Manifest
 from rotation.model import Act, Blocked, Decision, Done, Ending, Observation, Rejection, Ring, Step, Trigger, Wait
@@ -40,13 +42,16 @@ class Request:
     """What a run is to do.
 
     ``initialize`` allows a secret's first value. ``outside`` leaves deployments to somebody else. ``until`` names the
-    last of :data:`PHASES` to go through. ``wait`` is for how long to stay for what only time brings.
+    last of :data:`PHASES` to go through. ``retire`` retires in the same run what a promotion replaced. ``override`` is
+    why to go on without the evidence of a rehearsal. ``wait`` is for how long to stay for what only time brings.
     """
 
     purpose: Purpose = Purpose.ROTATE
     initialize: bool = False
     outside: bool = False
     until: str | None = None
+    retire: bool = False
+    override: str | None = None
     reason: str = Trigger.MANUAL
     wait: timedelta = timedelta(0)
 
@@ -90,12 +95,14 @@ class Engine:
     observer: Observer = field(init=False)
     acts: Acts = field(init=False)
     rollout: Rollout = field(init=False)
+    evidence: Evidence = field(init=False)
 
     def __post_init__(self) -> None:
         self.custody = Custody(self.manifest, self.plugins)
         self.observer = Observer(self.manifest, self.plugins, self.custody, self.journal, self.clock)
         self.acts = Acts(self.plugins, self.custody, self.journal)
         self.rollout = Rollout(self.project, self.manifest, self.plugins)
+        self.evidence = Evidence(self.project, self.manifest, self.journal, self.clock)
 
     def run(self, names: Sequence[str], request: Request) -> dict[str, Result]:
         """Work on these secrets side by side until each is done, waits or is blocked.
@@ -115,8 +122,16 @@ class _Run:
         self._journal = engine.journal
         self._request = request
         self._executor = executor
-        self._opening = Opening(engine.plugins, engine.custody, engine.journal, request.purpose, request.reason)
+        self._opening = Opening(
+            engine.plugins,
+            engine.custody,
+            engine.journal,
+            request.purpose,
+            request.reason,
+            rehearsed=lambda secret: engine.evidence.require(secret, request.override),
+        )
         self._live = {name: engine.manifest.secret(name) for name in names}
+        self._retiring = set(names) if request.purpose is Purpose.RETIRE else set[str]()
         self._results: dict[str, Result] = {}
         self._tries: Counter[tuple[str, Act, int | None, Ring | None]] = Counter()
         self._deployed = engine.observer.deployed(self._live.values())
@@ -141,10 +156,14 @@ class _Run:
                 self._fresh = True
                 continue
             self._fresh = False
-            steps = {name: step for name, step in steps.items() if self._may_try(name, step, seen[name])}
+            held = put_off(decisions, seen)
+            steps = {n: step for n, step in steps.items() if n not in held and self._may_try(n, step, seen[n])}
+            waits |= held
             if steps:
                 self._act(scene, seen, steps)
                 self._pause = SHORTEST_PAUSE
+            elif held and not seen.keys() <= self._live.keys():
+                continue  # a companion has just failed or ended: what was put off for it need not wait
             elif waits and not self._stay(waits):
                 for name, wait in waits.items():
                     self._leave(name, wait)
@@ -155,6 +174,7 @@ class _Run:
     def _begin(self) -> None:
         """Say what a dead run left, refuse what cannot be started, and open what is asked for."""
         scene = self._scene()
+        self._engine.evidence.prepare()
         if self._request.purpose is not Purpose.RETIRE:
             places = {
                 place for name in self._live for ring in Ring for place in self._engine.rollout.places(name, ring)
@@ -186,9 +206,8 @@ class _Run:
         self._deployed = self._engine.observer.deployed(self._live.values())
 
     def _look(self, scene: Scene) -> dict[str, Observation]:
-        retire = self._request.purpose is Purpose.RETIRE
         looks = self._engine.observer.look(
-            self._live.values(), scene, self._executor, retire=retire, outside=self._request.outside
+            self._live.values(), scene, self._executor, retire=self._retiring, outside=self._request.outside
         )
         for name, look in looks.items():
             if isinstance(look, KeyturnError):
@@ -251,6 +270,8 @@ class _Run:
         return False
 
     def _perform(self, name: str, seen: Observation, step: Step) -> None:
+        if step.act is Act.PROMOTE:
+            self._engine.evidence.watch(name, step.generation or 0, seen)
         intent = self._intend(name, step)
         try:
             detail = self._engine.acts.perform(self._live[name], seen, step)
@@ -306,13 +327,30 @@ class _Run:
         if isinstance(decision, Done) and self._goes_back(name, seen, decision):
             return
         current = seen.store.current.generation if seen.store.current else None
+        promoted = isinstance(decision, Done) and decision.ending is Ending.PROMOTED
+        if promoted and not self._leaves_evidence(name, seen):
+            return
         if isinstance(decision, Blocked):
             self._journal.audit(name, current or 0, "blocked", decision.reason)
         elif decision.ending is not Ending.UNCHANGED:
             self._journal.close_rotation(name, decision.generation, decision.ending, decision.reason)
         self._say(name, "blocked" if isinstance(decision, Blocked) else decision.ending, decision.reason)
+        if promoted and self._request.retire:
+            self._retiring.add(name)
+            return
         self._results[name] = Result(name, decision)
         del self._live[name]
+
+    def _leaves_evidence(self, name: str, seen: Observation) -> bool:
+        """Before the rotation is closed: a run that dies in between leaves it to the next one to write the evidence."""
+        current = seen.store.current
+        try:
+            if current is not None and current.generation is not None and not seen.carries:
+                self._engine.evidence.record(self._live[name], current.generation)
+        except KeyturnError as error:
+            self._fail(name, error)
+            return False
+        return True
 
     def _fail(self, name: str, error: KeyturnError, seen: Observation | None = None) -> None:
         if seen is not None and seen.store.rejected:

@@ -190,6 +190,14 @@ class Manifest(_Declared):
     @classmethod
     def load(cls, project: Path, environment: str) -> Self:
         """Read what synth wrote, and refuse it when the stacks have changed since (:class:`StaleManifest`)."""
+        manifest = cls.read(project, environment)
+        if manifest.sources != digest_of_sources(project):
+            raise StaleManifest(f"the manifest of {environment} is older than the stacks")
+        return manifest
+
+    @classmethod
+    def read(cls, project: Path, environment: str) -> Self:
+        """Read what synth wrote, where there may be no stacks to compare it with."""
         path = manifest_path(project, environment)
         try:
             text = path.read_text(encoding="utf-8")
@@ -202,16 +210,13 @@ class Manifest(_Declared):
                 ) from None
             raise DeclarationError("there is no manifest yet", "Run `cdktf synth` in the project's folder.") from None
         try:
-            manifest = cls.model_validate_json(text)
+            return cls.model_validate_json(text)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"])
             raise DeclarationError(
                 f"the manifest {path.name} is not valid at {where or 'its top'}: {first['msg']}"
             ) from error
-        if manifest.sources != digest_of_sources(project):
-            raise StaleManifest(f"the manifest of {environment} is older than the stacks")
-        return manifest
 
 
 def manifest_path(project: Path, environment: str) -> Path:
@@ -223,14 +228,15 @@ def digest_of_sources(project: Path) -> str:
     the addresses of the embedded environment where there is one. Templates, pins and rendered files are not in it:
     a rotation changes them."""
     digest = hashlib.sha256()
-    for path in _sources(project):
+    for path in (*declaring_files(project), *filter(Path.is_file, [project / ".keyturn" / "local" / "endpoints.json"])):
         digest.update(f"{path.relative_to(project).as_posix()}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
-def _sources(project: Path) -> Iterable[Path]:
-    yield from filter(Path.is_file, (project / "main.py", project / ".keyturn" / "local" / "endpoints.json"))
+def declaring_files(project: Path) -> Iterable[Path]:
+    """The files in which environments are declared: main.py, stacks/ and modules/ (Python and schemas)."""
+    yield from filter(Path.is_file, [project / "main.py"])
     for folder in ("stacks", "modules"):
         yield from sorted(p for p in (project / folder).rglob("*.py") if "__pycache__" not in p.parts)
     yield from sorted((project / "modules" / "schemas").glob("*.json"))

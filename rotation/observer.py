@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -74,13 +74,14 @@ class Observer:
         return {place: pins for target in targets.values() for place, pins in target.deployed().items()}
 
     def look(
-        self, secrets: Iterable[Secret], scene: Scene, executor: Executor, *, retire: bool, outside: bool
+        self, secrets: Iterable[Secret], scene: Scene, executor: Executor, *, retire: Collection[str], outside: bool
     ) -> dict[str, Observation | KeyturnError]:
-        """One observation per secret, or the error that stood in its way; secrets are looked at side by side."""
+        """One observation per secret, or the error that stood in its way; secrets are looked at side by side. Those
+        named in ``retire`` are to lose their previous generation."""
 
         def one(secret: Secret) -> Observation | KeyturnError:
             try:
-                return self._observe(secret, scene, retire=retire, outside=outside)
+                return self._observe(secret, scene, retire=secret.name in retire, outside=outside)
             except KeyturnError as error:
                 return error
 
@@ -170,7 +171,7 @@ class Observer:
         deployed = scene.deployed.get((consumer.name, ring), {}).get(secret.name)
         signals = self._plugins.signals(consumer.rings[ring])
         reporters = [signal for signal in signals if isinstance(signal, ReportsRunning)]
-        running = _agreed(reporters, secret.name) if reporters else deployed
+        running = agreed(reporters, secret.name) if reporters else deployed
         place = f"{consumer.name}/{ring}"
         since = self._since(secret.name, f"runs {place}", pinned or 0, holds=deployed == running == pinned)
         behind = self._since(
@@ -192,8 +193,8 @@ class Observer:
         return None
 
 
-def _agreed(reporters: Iterable[ReportsRunning], secret: str) -> int | None:
-    """What a ring's instances report, None where reports differ."""
+def agreed(reporters: Iterable[ReportsRunning], secret: str) -> int | None:
+    """The generation that a ring's signals report, None where they differ or cannot tell."""
     reports = {reporter.running(secret) for reporter in reporters}
     return reports.pop() if len(reports) == 1 else None
 

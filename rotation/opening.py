@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 
 from rotation.credentials import HasAdministrator
@@ -23,18 +24,29 @@ class Purpose(StrEnum):
 
 
 class Opening:
-    """Opens rotations in the journal for one run's purpose; ``reason`` is put on record with them."""
+    """Opens rotations in the journal for one run's purpose; ``reason`` is put on record with them. ``rehearsed`` raises
+    for a secret that no new rotation may be opened of, for want of a rehearsal."""
 
-    def __init__(self, plugins: Plugins, custody: Custody, journal: Journal, purpose: Purpose, reason: str) -> None:
+    def __init__(
+        self,
+        plugins: Plugins,
+        custody: Custody,
+        journal: Journal,
+        purpose: Purpose,
+        reason: str,
+        *,
+        rehearsed: Callable[[Secret], None],
+    ) -> None:
         self._plugins = plugins
         self._custody = custody
         self._journal = journal
         self._purpose = purpose
         self._reason = reason
+        self._rehearsed = rehearsed
 
     def open(self, secret: Secret, view: StoreView) -> None:
         """Open what is asked for, or leave open what is in flight. Raises Unavailable for a target that cannot be
-        asked, and StoreError where there is nothing to roll back to."""
+        asked, UsageError for want of a rehearsal, and StoreError where there is nothing to roll back to."""
         self._recall_rejection(secret, view)
         self._close_what_ended(secret, view)
         standing, candidate = self._journal.rotation(secret.name), candidate_of(view)
@@ -43,6 +55,7 @@ class Opening:
         elif candidate is not None and self._purpose is not Purpose.RETIRE:
             self._journal.open_rotation(secret.name, candidate, self._reason, carries=self._carried(secret, view))
         elif candidate is None and self._purpose is Purpose.ROTATE:
+            self._rehearsed(secret)
             self._probe(secret, view)
             self._journal.open_rotation(secret.name, self._following(secret, view), self._reason)
         elif candidate is None and self._purpose is Purpose.ROLL_BACK:

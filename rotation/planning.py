@@ -35,7 +35,8 @@ class _Planned(BaseModel):
 
 
 class PlannedRotation(_Planned):
-    """One secret's rotation. ``steps`` are sentences in their order; ``places`` are consumer/ring, canary first."""
+    """One secret's rotation. ``steps`` are sentences in their order; ``places`` are consumer/ring, canary first.
+    ``rehearsal`` says what stands in the evidence that the environment asks for, empty where it asks for none."""
 
     secret: str
     store: str
@@ -47,6 +48,7 @@ class PlannedRotation(_Planned):
     places: tuple[str, ...]
     steps: tuple[str, ...]
     irreversible: str
+    rehearsal: str = ""
 
 
 class PlannedStack(_Planned):
@@ -137,6 +139,7 @@ def _planned(secret: Secret, view: StoreView, engine: Engine) -> PlannedRotation
         places=places,
         steps=tuple(_steps(secret, view, to, places)),
         irreversible=f"retiring generation {current}" if current else "nothing",
+        rehearsal=engine.evidence.standing(secret) if candidate is None else "",
     )
 
 
@@ -208,6 +211,8 @@ def describe(plan: RotationPlan) -> list[str]:
         lines += [f"  {number}. {step}" for number, step in enumerate(rotation.steps, start=1)]
         lines.append(f"  blast radius: {', '.join(rotation.places) or 'no declared consumer'}")
         lines.append(f"  cannot be undone: {rotation.irreversible}")
+        if rotation.rehearsal:
+            lines.append(f"  rehearsal: {rotation.rehearsal}")
     for stack in plan.terraform:
         lines.append(
             f"{stack.stack}: {', '.join(stack.changes) or 'no changes'} (first ring; digest {stack.digest[:12]})"
