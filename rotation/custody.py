@@ -9,6 +9,7 @@ from rotation.model import Credential, Version
 from rotation.plugins import Plugins
 from rotation.sealing import is_sealed, reseal, seal, unseal
 from rotation.secret_value import SecretValue
+from rotation.stores import TokenStaging
 
 
 class Custody:
@@ -41,6 +42,15 @@ class Custody:
                 "Somebody else put it there: find out who, and take it back with `keyturn rollback`.",
             )
         return self._open(secret, generation, winner)
+
+    def stage_token(self, secret: Secret, token: str, generation: int, value: SecretValue) -> None:
+        """Put a value as this generation in the version that the store itself made pending under this token; another
+        runner's stays there, if that one was first."""
+        store = self._plugins.store(secret)
+        if not isinstance(store, TokenStaging):
+            raise DeclarationError(f"the store of {secret.name} makes no versions by itself")
+        stored = self._seal(secret, generation, value) if secret.sealed else value
+        store.stage_token(secret.stored_as, token, generation, stored)
 
     def sealed_again(self, secret: Secret, version: Version) -> SecretValue:
         """The same value of the same generation in a fresh envelope, under the key's present material."""

@@ -86,3 +86,7 @@ class TokenStaging(ABC):
         :class:`~rotation.errors.Conflict` when another version is pending, or none, and
         :class:`~rotation.errors.GenerationSpent` when the generation is taken.
         """
+
+    @abstractmethod
+    def release_token(self, name: str, token: str) -> None:
+        """Take the pending mark off the version that the store made, if it has it and holds no value yet."""

@@ -34,7 +34,7 @@ import contextlib
 import os.path
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -161,17 +161,17 @@ class _Labels:
 
     def generation_labels(self, version_id: str) -> tuple[str, ...]:
         """The labels on a version that say a generation."""
-        return tuple(
-            label for label, holder in self.holders.items() if holder == version_id and _GENERATION_LABEL.fullmatch(label)
-        )
+        return tuple(label for label, holder in self._generations if holder == version_id)
+
+    @property
+    def _generations(self) -> list[tuple[str, str]]:
+        return [(label, holder) for label, holder in self.holders.items() if _GENERATION_LABEL.fullmatch(label)]
 
     @property
     def stale(self) -> tuple[str, ...]:
         """The labels that say the generation of a version that was dropped: a run died before it took them off."""
-        alive = {self.holders.get(label) for label in (CURRENT, PREVIOUS, PENDING)}
-        return tuple(
-            label for label, holder in self.holders.items() if _GENERATION_LABEL.fullmatch(label) and holder not in alive
-        )
+        alive = {self.holders.get(label) for label in _ALIVE}
+        return tuple(label for label, holder in self._generations if holder not in alive)
 
     @property
     def decision(self) -> _Decision:
@@ -278,6 +278,11 @@ class AwsSecretsManager(SecretStore, Rewrapping, TokenStaging):
         self._claim(name, generation)
         with contextlib.suppress(_Exists):  # put by another call for the same token: its value is the one
             self._put(name, token, value, [PENDING, OPEN, _generation_label(generation)])
+
+    def release_token(self, name: str, token: str) -> None:
+        labels = self._look(name)
+        if labels.holders.get(PENDING) == token and labels.version(token).generation is None:
+            self._move(name, PENDING, source=token)
 
     def _claim(self, name: str, generation: int) -> None:
         """Take a generation. GenerationSpent where it is taken: then it is not known by whom."""

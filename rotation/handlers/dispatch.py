@@ -1,0 +1,88 @@
+"""Asking a pipeline to turn what is due, because only it can deploy.
+
+It is asked for *what is due*, never for certain secrets: an event that is delivered twice finds nothing due the second
+time. The names go along for whoever reads the pipeline's log.
+
+- ``github``: ``https://api.github.com/repos/OWNER/REPOSITORY/dispatches``, the event ``keyturn-rotate`` with
+  environment and secrets as its ``client_payload``. The token is a fine-grained one with "Contents: write" on that repository.
+  https://docs.github.com/rest/repos/repos#create-a-repository-dispatch-event
+- ``jenkins``: ``https://HOST/job/NAME/buildWithParameters`` with the parameters ``ENVIRONMENT`` and ``REASON``. The
+  token is ``user:token``. https://www.jenkins.io/doc/book/using/remote-access-api/
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+from urllib.parse import urlencode
+
+import urllib3
+from pydantic import BaseModel, ConfigDict
+
+from rotation.errors import KeyturnError, Unauthorized, Unavailable
+from rotation.retries import retrying
+from rotation.secret_value import SecretValue
+
+EVENT = "keyturn-rotate"
+_TIMEOUT = urllib3.Timeout(connect=5, read=15)
+
+
+class Dispatch(BaseModel):
+    """Which pipeline to ask. ``token`` is the name, in Secrets Manager, of the secret that holds its token."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["github", "jenkins"]
+    url: str
+    token: str
+
+
+class _Request(NamedTuple):
+    headers: dict[str, str]
+    body: bytes
+
+
+def send(dispatch: Dispatch, environment: str, secrets: Sequence[str], token: SecretValue) -> None:
+    """Ask the pipeline. Raises Unavailable where it cannot be reached, Unauthorized where it refuses the token, and
+    :class:`KeyturnError` for any other refusal; none quotes the pipeline's answer."""
+    make = {"github": _github, "jenkins": _jenkins}[dispatch.kind]
+    request = make(environment, secrets, token.reveal().strip())
+    retrying(lambda: _post(dispatch.url, request))
+
+
+def _github(environment: str, secrets: Sequence[str], token: str) -> _Request:
+    body = {"event_type": EVENT, "client_payload": {"environment": environment, "secrets": list(secrets)}}
+    accept = {"Accept": "application/vnd.github+json", "Content-Type": "application/json", "User-Agent": "keyturn"}
+    return _Request({**accept, "Authorization": f"Bearer {token}"}, json.dumps(body).encode())
+
+
+def _jenkins(environment: str, secrets: Sequence[str], token: str) -> _Request:
+    body = urlencode({"ENVIRONMENT": environment, "REASON": f"schedule: {', '.join(secrets)}"})
+    headers = {"Content-Type": "application/x-www-form-urlencoded", **urllib3.make_headers(basic_auth=token)}
+    return _Request(headers, body.encode())
+
+
+def _post(url: str, request: _Request) -> None:
+    problem: KeyturnError | None = None
+    try:
+        # A redirect is not followed: the token would go to wherever it points.
+        with urllib3.PoolManager(retries=False, timeout=_TIMEOUT) as client:
+            answer = client.request("POST", url, headers=request.headers, body=request.body, redirect=False)
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        problem = Unavailable(f"the pipeline at {url} cannot be reached: {type(error).__name__}")
+    else:
+        problem = _refusal(url, answer.status)
+    if problem is not None:
+        raise problem  # outside of the handler: the request, with its token, is nowhere in its context
+
+
+def _refusal(url: str, status: int) -> KeyturnError | None:
+    if 200 <= status < 300:
+        return None
+    what = f"the pipeline at {url} answered {status}"
+    if status in (401, 403):
+        return Unauthorized(what, "Check the pipeline's token in Secrets Manager, and what it may do.")
+    if status == 429 or status >= 500:
+        return Unavailable(what)
+    return KeyturnError(what, "Check the address that the trigger declares, and that the pipeline takes this event.")
