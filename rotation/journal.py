@@ -199,8 +199,7 @@ class Journal:
         now = self._clock()
         rows = self._all("SELECT secret, host, pid, expires FROM leases")
         return {
-            secret: datetime.fromisoformat(expires) > now and not died(host, pid)
-            for secret, host, pid, expires in rows
+            secret: datetime.fromisoformat(expires) > now and not died(host, pid) for secret, host, pid, expires in rows
         }
 
     def _take(self, secrets: Sequence[str]) -> None:

@@ -171,6 +171,21 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Leftover:
+    """A principal that a target lets in, and that no generation in the store explains. ``retired`` tells that keyturn
+    itself had locked it out, by the target's own record; ``sessions`` are open now."""
+
+    principal: str
+    retired: bool
+    sessions: int
+
+    @property
+    def removable(self) -> bool:
+        """Whether it may be locked out again without asking anybody."""
+        return self.retired and self.sessions == 0
+
+
+@dataclass(frozen=True, slots=True)
 class RingView:
     """One ring of one consumer of a secret, as observed.
 

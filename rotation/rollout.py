@@ -9,13 +9,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 from rotation import pins as pins_file
-from rotation.errors import Conflict, KeyturnError
+from rotation.errors import Conflict, DeclarationError, KeyturnError
 from rotation.file_lock import held
 from rotation.manifest import Manifest
 from rotation.model import Place, Reference, Ring, StoreView, Version
 from rotation.pins import Pins
 from rotation.plugins import Plugins
-from rotation.render import Rendered, regenerate
+from rotation.render import References, Rendered, regenerate
 from rotation.targets import DeployTarget
 
 LOCK = Path(".keyturn") / "pins.lock"
@@ -108,6 +108,47 @@ class Rollout:
         self.check(pins, stored)
         with self._alone():
             return regenerate(self._project, self._manifest, pins, references(self._manifest, stored), check=check)
+
+    def stale(self, pins: Pins, stored: Stored) -> tuple[list[Rendered], dict[Place, DeclarationError]]:
+        """The rendered files that are not what templates and pins give, and the places that cannot be rendered. A place
+        whose pins the stores do not hold is left out."""
+        known = references(self._manifest, stored)
+        places = [(name, ring) for name, consumer in self._manifest.consumers.items() for ring in consumer.rings]
+        ready = {place for place in places if known.keys() >= pins.at(*place).items()}
+        try:
+            files = regenerate(self._project, self._manifest, pins, known, check=True, places=ready)
+            refused: dict[Place, DeclarationError] = {}
+        except DeclarationError:
+            files, refused = self._one_by_one(pins, known, ready)
+        return [file for file in files if file.changed], refused
+
+    def _one_by_one(
+        self, pins: Pins, known: References, places: Iterable[Place]
+    ) -> tuple[list[Rendered], dict[Place, DeclarationError]]:
+        files: list[Rendered] = []
+        refused: dict[Place, DeclarationError] = {}
+        for place in sorted(places):
+            try:
+                files += regenerate(self._project, self._manifest, pins, known, check=True, places={place})
+            except DeclarationError as error:
+                refused[place] = error
+        return files, refused
+
+    def render(self, places: Iterable[Place], stored: Stored) -> None:
+        """Regenerate the configuration of these places alone, from the pins as they are."""
+        with self._alone():
+            self._regenerate(self.pins(), stored, set(places))
+
+    def put_back(self, pins: Mapping[tuple[Place, str], int | None], seen: Pins) -> None:
+        """Correct single pins that name what is gone; None takes one away. Raises :class:`Conflict` when somebody has
+        moved one of them away from what was ``seen``."""
+        with self._alone():
+            after = self.pins()
+            for ((consumer, ring), secret), generation in pins.items():
+                if after.of(consumer, ring, secret) != seen.of(consumer, ring, secret):
+                    raise Conflict(f"somebody has just pinned {secret} of {consumer} ({ring})")
+                after = after.with_(consumer, ring, secret, generation)
+            pins_file.write(self._path, after)
 
     def places(self, secret: str, ring: Ring) -> list[Place]:
         """Where a secret is used in one ring."""

@@ -25,6 +25,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from rotation.drift.ignoring import Ignore
 from rotation.errors import UsageError
 
 FILE = "keyturn.toml"
@@ -83,13 +84,40 @@ def _folder_or_bucket(value: str) -> str:
     return value
 
 
+class DriftSettings(BaseModel):
+    """``ignore`` are findings that are known and accepted for a time."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ignore: tuple[Ignore, ...] = ()
+
+
+class Allowance(BaseModel):
+    """An exception from a rule of a review: for an address, in which ``*`` stands for any characters, up to and with
+    the day ``until`` (UTC)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    address: str
+    rule: Annotated[str, Field(min_length=1)]
+    reason: Annotated[str, Field(min_length=1)]
+    until: date
+
+
+class Review(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    allow: tuple[Allowance, ...] = ()
+
+
 class Settings(BaseSettings):
     """``project`` is the folder of cdktf.json.
 
     ``journal`` is where the journals are: a folder, below the project unless absolute, or ``s3://bucket/prefix``.
     ``journal_required`` makes a bucket that cannot be reached an error; without, the work goes on with less memory.
     ``workers`` bounds how many secrets are worked on at once. ``wait`` is for how many seconds a command waits for
-    what only time brings (a bake, a settling ring) before it exits with 3. ``notify`` is who is told of what.
+    what only time brings (a bake, a settling ring) before it exits with 3. ``notify`` is who is told of what, ``drift``
+    which drift is known and accepted for a time.
     """
 
     model_config = SettingsConfigDict(
@@ -102,6 +130,7 @@ class Settings(BaseSettings):
     workers: int = Field(default=8, ge=1, le=64)
     wait: float = Field(default=600, ge=0)
     notify: Annotated[tuple[Notify, ...], NoDecode, BeforeValidator(_one_for_all)] = ()
+    drift: DriftSettings = DriftSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from rotation.model import Acceptance, Credential, Strategy, Usage
+from rotation.model import Acceptance, Credential, Leftover, Strategy, Usage
 from rotation.secret_value import SecretValue
 
 ReadSecret = Callable[[str], SecretValue]
@@ -68,3 +68,19 @@ class HasAdministrator(ABC):
     def probe(self) -> None:
         """Raise Unavailable or Unauthorized when the target cannot be reached or refuses the administrator. Changes
         nothing."""
+
+
+class WithoutTarget:
+    """A kind whose values no target knows but the consumers: there is nobody to ask about them."""
+
+
+class ReportsLeftovers(ABC):
+    """A kind whose target can list the principals that are the secret's."""
+
+    @abstractmethod
+    def leftovers(self, kept: Sequence[Credential]) -> tuple[Leftover, ...]:
+        """The secret's principals that the target lets in, and whose none of the ``kept`` credentials is."""
+
+    @abstractmethod
+    def lock_out(self, principal: str, kept: Sequence[Credential]) -> None:
+        """Make the target deny a leftover that still is one, and removable; TargetError otherwise. Idempotent."""

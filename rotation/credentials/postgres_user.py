@@ -33,16 +33,23 @@ from __future__ import annotations
 
 import secrets
 import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rotation.credentials import ComparesPrivileges, CredentialKind, HasAdministrator, ReadSecret, ReportsUsage
+from rotation.credentials import (
+    ComparesPrivileges,
+    CredentialKind,
+    HasAdministrator,
+    ReadSecret,
+    ReportsLeftovers,
+    ReportsUsage,
+)
 from rotation.errors import DeclarationError, TargetError, Unauthorized, Unavailable
-from rotation.model import Acceptance, Credential, Strategy, Usage
+from rotation.model import Acceptance, Credential, Leftover, Strategy, Usage
 from rotation.options import parse as options_of
 from rotation.postgresql import APPLICATION_NAME, Connection, Login, Transport, connect, parse, privileges, transaction
 from rotation.postgresql.roles import Record, Roles
@@ -73,7 +80,7 @@ class _Options(BaseModel):
         return self
 
 
-class PostgresUser(CredentialKind, ReportsUsage, ComparesPrivileges, HasAdministrator):
+class PostgresUser(CredentialKind, ReportsUsage, ReportsLeftovers, ComparesPrivileges, HasAdministrator):
     """Options: ``administrator`` (the name of its secret in the same store), ``username_base``, ``owner_role``,
     ``dbname``; ``host`` and ``port`` (by default the administrator's), ``password_length``, ``sslmode``,
     ``sslrootcert`` (a file)."""
@@ -152,6 +159,29 @@ class PostgresUser(CredentialKind, ReportsUsage, ComparesPrivileges, HasAdminist
                 [self._login(credential).username, APPLICATION_NAME],
             ).fetchone()
         return Usage(sessions=row[0] if row else None)
+
+    def leftovers(self, kept: Sequence[Credential]) -> tuple[Leftover, ...]:
+        """The users of the pair that may log in and whose no kept value is. An adopted user has a name of its own, that
+        nothing remembers once its value is retired: it is not looked for."""
+        used = {self._login(credential).username for credential in kept}
+        others = [user for user in self._users if user not in used]
+        if not others:
+            return ()
+        with self._transaction() as connection:
+            roles = Roles(connection)
+            return tuple(Leftover(user, *roles.open_again(user)) for user in others if roles.may_log_in(user))
+
+    def lock_out(self, principal: str, kept: Sequence[Credential]) -> None:
+        used = {self._login(credential).username for credential in kept}
+        with self._roles() as roles:
+            if principal not in self._users or principal in used:
+                raise TargetError(f"{principal} is no leftover: it is in use, or somebody else's")
+            if not roles.may_log_in(principal):
+                return
+            left = Leftover(principal, *roles.open_again(principal))
+            if not left.removable:
+                raise TargetError(f"{principal} is in use, or was not locked out by keyturn: it is left alone")
+            roles.disable(principal)
 
     def missing(self, old: Credential, new: Credential) -> tuple[str, ...]:
         """By the server's own functions, in one query; see :mod:`rotation.postgresql.privileges` for what is not seen:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rotation.credentials import CredentialKind, ReadSecret
+from rotation.credentials import CredentialKind, ReadSecret, WithoutTarget
 from rotation.errors import DeclarationError
 from rotation.model import Acceptance, Credential, Strategy
 from rotation.options import parse
@@ -53,7 +53,7 @@ class _Options(BaseModel):
         return self
 
 
-class RandomToken(CredentialKind):
+class RandomToken(CredentialKind, WithoutTarget):
     """Options: ``alphabet`` ("alphanumeric", "hex", "urlsafe", or the characters themselves), ``length`` in characters
     without the ``prefix``, ``prefix``. Fewer than 128 bits of entropy are refused."""
 

@@ -10,7 +10,7 @@ from psycopg import sql
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rotation.errors import TargetError
-from rotation.postgresql import Connection, Login
+from rotation.postgresql import APPLICATION_NAME, Connection, Login
 
 _REMARK = re.compile(r"\n?keyturn: (\{[^\n]*\})\s*\Z")
 
@@ -104,6 +104,21 @@ class Roles:
     def disable(self, role: str) -> None:
         """Let nobody log in as the role. It stays, as objects and grants may hang on it."""
         self._connection.execute(sql.SQL("ALTER ROLE {} NOLOGIN PASSWORD NULL").format(sql.Identifier(role)))
+
+    def may_log_in(self, role: str) -> bool:
+        """Whether there is such a role and the server lets it log in."""
+        row = self._connection.execute("SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", [role]).fetchone()
+        return row == (True,)
+
+    def open_again(self, role: str) -> tuple[bool, int]:
+        """Of a role that may log in: whether keyturn had locked it out, and how many sessions it has now."""
+        record = self.find(role)
+        row = self._connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = %s AND application_name <> %s",
+            [role, APPLICATION_NAME],
+        ).fetchone()
+        locked_out = record is not None and record.generation > 0 and record.state == "revoked"
+        return locked_out, row[0] if row else 0
 
     def end_sessions(self, role: str) -> None:
         """End the role's sessions. That takes the role's privileges: they are borrowed within this transaction."""
