@@ -14,6 +14,7 @@ from rotation.output import table
 from rotation.pins import Pins
 from rotation.schedule import Count, Origin
 
+_COUNTED = {Origin.SINCE: "counted since", Origin.FIRST_SIGHT: "counted from first sight"}
 SCHEDULED = "scheduled"  # the topic of the note that tells when a secret was first seen with a schedule
 
 
@@ -166,7 +167,7 @@ def _remarks(row: SecretStatus) -> Iterable[tuple[str, datetime | None]]:
     yield "overdue since", row.overdue_since
     yield "held until", row.held_until
     if row.counted is not None and row.counted.origin is not Origin.LAST_ROTATION:
-        yield f"counted from {row.counted.origin}", row.counted.at
+        yield _COUNTED[row.counted.origin], row.counted.at
 
 
 def _span(span: timedelta | None) -> str:

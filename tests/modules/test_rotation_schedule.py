@@ -29,6 +29,11 @@ DAY = timedelta(days=1)
             ),
             "let no window open from 2026-01-01",
         ),
+        (lambda: RotationSchedule(every=DAY, early=DAY), "early of 1 day, 0:00:00 reaches the interval"),
+        (lambda: RotationSchedule(every=DAY, late=-DAY), "not negative"),
+        (lambda: RotationSchedule(every=DAY, since=date(2026, 1, 1), immediately=True), "since says from when it"),
+        (lambda: RotationSchedule(every=DAY, since=date.max), "its first due date is beyond the calendar"),
+        (lambda: RotationSchedule(every=DAY, events=("release",)), "events.0: Input should be 'deployment'"),  # type: ignore[arg-type]
     ],
 )
 def test_an_unsatisfiable_schedule_names_its_line_and_the_reason(make: Callable[[], object], says: str) -> None:
@@ -48,6 +53,10 @@ def test_a_schedule_goes_to_the_manifest_as_it_was_said() -> None:
         blackouts=({"starts": date(2026, 12, 20), "ends": date(2027, 1, 6), "reason": "freeze"},),
         jitter=timedelta(hours=1),
         minimum_age=DAY,
+        early=2 * DAY,
+        late=3 * DAY,
+        since=date(2026, 11, 1),
+        events={"incident", "deployment"},
     )
 
     declared = schedule.declared
@@ -55,3 +64,5 @@ def test_a_schedule_goes_to_the_manifest_as_it_was_said() -> None:
     assert (declared.cron, declared.timezone, declared.minimum_age) == ("0 3 * * 1", "Europe/Berlin", DAY)
     assert (declared.windows[0].weekdays, declared.windows[0].closes) == (("mon",), time(5))
     assert declared.blackouts[0].reason == "freeze"
+    assert (declared.early, declared.late, declared.since) == (2 * DAY, 3 * DAY, date(2026, 11, 1))
+    assert (declared.events, declared.immediately) == (("deployment", "incident"), False)

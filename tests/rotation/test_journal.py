@@ -73,6 +73,17 @@ def test_a_closed_rotation_is_in_the_audit_trail_and_open_no_more(journal: Journ
     assert [(entry.event, entry.generation) for entry in journal.trail(SECRET)] == [("opened", 2), ("promoted", 2)]
 
 
+def test_a_topic_is_noted_of_exactly_those_secrets_that_are_named(journal: Journal, clock: Clock) -> None:
+    first = journal.note_exactly("scheduled", ["orders/db", "orders/api"])
+    assert set(first) == {"orders/db", "orders/api"}
+    journal.note("orders/api", "promoted", 3)
+    clock.now += timedelta(hours=1)
+    second = journal.note_exactly("scheduled", ["orders/api", "orders/cache"])
+    assert {name: note.at for name, note in second.items()} == {"orders/api": START, "orders/cache": clock.now}
+    assert set(journal.notes("orders/api")) == {"scheduled", "promoted"}
+    assert journal.note_exactly("scheduled", []) == {}
+
+
 def test_a_first_note_keeps_its_time_until_it_is_about_another_generation(journal: Journal, clock: Clock) -> None:
     first = journal.first_noted(SECRET, "promoted", 2)
     clock.now += timedelta(hours=1)

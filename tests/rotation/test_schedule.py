@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rotation.schedule import WEEKDAYS, Blackout, Schedule, Weekday, Window
+from rotation.schedule import WEEKDAYS, Blackout, Origin, Schedule, Weekday, Window
 
 BERLIN, NEW_YORK = "Europe/Berlin", "America/New_York"
 DAY = timedelta(days=1)
@@ -60,6 +60,10 @@ schedules = st.builds(
     windows=st.lists(windows(), max_size=3).map(tuple),
     blackouts=st.lists(blackouts(), max_size=3).map(tuple),
     jitter=st.timedeltas(timedelta(0), timedelta(minutes=59)),
+    early=st.timedeltas(timedelta(0), timedelta(hours=1)),
+    late=st.timedeltas(timedelta(0), 40 * DAY),
+    since=st.none() | st.dates(date(2020, 1, 1), date(2040, 1, 1)) | moments,
+    events=st.sets(st.sampled_from(("deployment", "incident"))).map(tuple),
 )
 
 
@@ -136,6 +140,112 @@ def test_a_moment_without_a_time_zone_is_refused() -> None:
     for ask in (Schedule(every=DAY).opens_at, lambda at: Schedule(every=DAY).due_at(at, "x")):
         with pytest.raises(ValueError, match="needs a time zone"):
             ask(datetime(2026, 1, 1))
+
+
+# Enabling
+
+
+@pytest.mark.parametrize(
+    ("declared", "last", "first_seen", "due", "origin"),
+    [
+        # Enabled long after the last rotation: not at once, but an interval after it was enabled.
+        ({"every": 30 * DAY}, "2025-01-01", "2026-05-01T12:00", "2026-05-31 14:00 CEST", Origin.FIRST_SIGHT),
+        ({"every": 30 * DAY}, "2026-05-03", "2026-05-01T12:00", "2026-06-02 02:00 CEST", Origin.LAST_ROTATION),
+        ({"every": 30 * DAY}, "2026-05-01", None, "2026-05-31 02:00 CEST", Origin.LAST_ROTATION),
+        ({"every": 30 * DAY, "immediately": True}, "2025-01-01", "2026-05-01", "2025-01-31 01:00 CET", None),
+        # What is declared counts, and not what the journal has seen.
+        ({"every": DAY, "since": date(2026, 5, 1)}, "2025-01-01", "2027-01-01", "2026-05-02 00:00 CEST", Origin.SINCE),
+        ({"every": DAY, "since": datetime(2026, 5, 1, 9)}, "2025-01-01", None, "2026-05-02 09:00 CEST", Origin.SINCE),
+        ({"every": DAY, "since": utc("2026-05-01T09:00")}, "2025-01-01", None, "2026-05-02 11:00 CEST", Origin.SINCE),
+        ({"every": DAY, "since": date(2026, 5, 1)}, "2026-06-01", None, "2026-06-02 02:00 CEST", None),
+        # A day of 23 or 25 hours: the interval is elapsed time from the first moment of the day on.
+        ({"every": DAY, "since": date(2026, 3, 29)}, "2025-01-01", None, "2026-03-30 01:00 CEST", Origin.SINCE),
+        ({"every": DAY, "since": date(2026, 10, 25)}, "2025-01-01", None, "2026-10-25 23:00 CET", Origin.SINCE),
+        # A moment that the clocks skip is the end of the gap, one that they show twice is the first of the two.
+        ({"every": DAY, "since": datetime(2026, 3, 29, 2, 30)}, "2025-01-01", None, "2026-03-30 03:00 CEST", None),
+        ({"every": DAY, "since": datetime(2026, 10, 25, 2, 30)}, "2025-01-01", None, "2026-10-26 01:30 CET", None),
+        # A cron lets the firings before pass, and one at that very moment too.
+        ({"cron": "0 3 * * *"}, "2025-01-01", "2026-05-01T12:00", "2026-05-02 03:00 CEST", Origin.FIRST_SIGHT),
+        ({"cron": "0 0 * * *", "since": date(2026, 5, 1)}, "2025-01-01", None, "2026-05-02 00:00 CEST", Origin.SINCE),
+        ({"cron": "30 2 * * *", "since": date(2026, 3, 29)}, "2025-01-01", None, "2026-03-29 03:00 CEST", None),
+        # The minimum age is the secret's, and not the schedule's.
+        ({"cron": "0 3 * * *", "minimum_age": 5 * DAY}, "2026-04-28", "2026-05-01", "2026-05-03 03:00 CEST", None),
+        ({"cron": "0 3 * * *", "minimum_age": 5 * DAY}, "2025-01-01", "2026-05-01", "2026-05-01 03:00 CEST", None),
+    ],
+)
+def test_a_schedule_counts_from_when_it_was_enabled(
+    declared: dict[str, Any], last: str, first_seen: str | None, due: str, origin: Origin | None
+) -> None:
+    schedule, seen = Schedule(timezone=BERLIN, **declared), utc(first_seen) if first_seen else None
+    assert local(schedule.due_at(utc(last), "x", seen), BERLIN) == due
+    if origin is not None:
+        assert schedule.counts_from(utc(last), seen).origin is origin
+
+
+@given(last=moments, seen=moments, every=intervals, cron=st.booleans(), since=st.none() | moments)
+def test_enabling_rotates_nothing_at_once(
+    last: datetime, seen: datetime, every: timedelta, cron: bool, since: datetime | None
+) -> None:
+    timing: dict[str, Any] = {"cron": "0 3 * * *"} if cron else {"every": every}
+    schedule = Schedule(timezone=BERLIN, since=since, **timing)
+    due = schedule.due_at(last, "x", seen)
+    assert due > max(last, since or seen)
+    assert due >= schedule.due_at(last, "x") or since is not None
+
+
+# Grace before and after
+
+
+@pytest.mark.parametrize(
+    ("declared", "last", "early_from", "overdue_at"),
+    [
+        ({"every": 30 * DAY}, "2026-05-01", "2026-05-31 02:00 CEST", "2026-05-31 02:00 CEST"),
+        (
+            {"every": 30 * DAY, "early": 7 * DAY, "late": 2 * DAY},
+            "2026-05-01",
+            "2026-05-24 02:00 CEST",
+            "2026-06-02 02:00 CEST",
+        ),
+        # Elapsed time, whatever the clocks do meanwhile.
+        ({"every": 30 * DAY, "early": DAY, "late": DAY}, "2026-02-27", "2026-03-28 01:00 CET", "2026-03-30 02:00 CEST"),
+        # Never taken along before the minimum age.
+        ({"every": 30 * DAY, "early": 20 * DAY, "minimum_age": 15 * DAY}, "2026-05-01", "2026-05-16 02:00 CEST", None),
+        (
+            {"cron": "0 3 1 * *", "early": 7 * DAY, "late": DAY},
+            "2026-05-02",
+            "2026-05-25 03:00 CEST",
+            "2026-06-02 03:00 CEST",
+        ),
+        # The wait for a window is no delay: the grace begins when it opens.
+        (
+            {"every": 30 * DAY, "late": DAY, "windows": (Window(weekdays=("wed",), opens=time(9)),)},
+            "2026-05-01",
+            None,
+            "2026-06-04 09:00 CEST",
+        ),
+        # In spring, when it misses the hour that is skipped, and opens a week later.
+        (
+            {"every": DAY, "late": DAY, "windows": (Window(weekdays=("sun",), opens=time(2, 15), closes=time(2, 45)),)},
+            "2026-03-27T12:00",
+            None,
+            "2026-04-06 02:15 CEST",
+        ),
+    ],
+)
+def test_there_is_grace_before_and_after_the_due_date(
+    declared: dict[str, Any], last: str, early_from: str | None, overdue_at: str | None
+) -> None:
+    schedule = Schedule(timezone=BERLIN, **declared)
+    due = schedule.due_at(utc(last), "x")
+    if early_from is not None:
+        assert local(schedule.early_from(utc(last), due), BERLIN) == early_from
+    if overdue_at is not None:
+        assert local(schedule.overdue_at(due), BERLIN) == overdue_at
+
+
+def test_events_are_kept_once_and_in_the_same_order_every_time() -> None:
+    schedule = Schedule(every=DAY, events=("incident", "deployment", "incident"))
+    assert schedule.events == ("deployment", "incident")
 
 
 # Windows and blackouts
@@ -297,6 +407,27 @@ def test_a_blackout_in_the_middle_of_a_window_splits_it() -> None:
             "no window open from 2026-01-01 until 2027-03-07",
         ),
         ({"every": "P1D", "window": []}, "Extra inputs"),
+        ({"every": "P1D", "early": "P1D"}, "early of 1 day, 0:00:00 reaches the interval of 1 day"),
+        ({"cron": "0 3,4 * * *", "early": "PT1H"}, "early of 1:00:00 reaches the interval of 1:00:00"),
+        ({"every": "P1D", "early": "-PT1S"}, "not negative"),
+        ({"every": "P1D", "late": "-PT1S"}, "not negative"),
+        ({"every": "P1D", "events": ["full moon"]}, "'deployment' or 'incident'"),
+        ({"every": "P1D", "events": ["schedule"]}, "'deployment' or 'incident'"),
+        ({"every": "P1D", "events": "deployment"}, "valid tuple"),
+        ({"events": ["deployment"]}, "either an interval (every) or a cron"),
+        ({"every": "P1D", "since": "2026-01-01", "immediately": True}, "since says from when it counts"),
+        ({"every": "P1D", "since": "the day before yesterday"}, "valid date"),
+        ({"every": "P1D", "since": "9999-12-31"}, "counted from 9999-12-31, its first due date is beyond the calendar"),
+        ({"cron": "0 3 * * *", "since": "9999-12-31T12:00"}, "beyond the calendar"),
+        ({"every": "P9999999D"}, "beyond the calendar"),
+        (
+            {
+                "every": "P1D",
+                "since": "2026-06-01",
+                "blackouts": [{"starts": "2026-01-01", "ends": "2027-06-30", "reason": "freeze"}],
+            },
+            "no window open from 2026-01-01 until 2027-07-01",
+        ),
     ],
 )
 def test_what_cannot_be_satisfied_is_refused_with_the_reason(declared: dict[str, Any], reason: str) -> None:
