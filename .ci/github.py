@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Write to GitHub what a pipeline found: one comment, one issue or one pull request, found again and updated.
 
-    .ci/github.py comment NUMBER MARKER FILE         on a pull request
-    .ci/github.py issue MARKER TITLE FILE [--clean]  --clean closes it
-    .ci/github.py pull-request BRANCH TITLE FILE     onto the branch that is checked out
+    .ci/github.py comment NUMBER MARKER FILE      the comment on a pull request
+    .ci/github.py issues FILE                     the issues of `keyturn drift --json`, one for each stack
+    .ci/github.py pull-request BRANCH TITLE FILE  onto the branch that is checked out
 
 A comment or issue is known by a hidden marker on its first line, and only where a bot wrote it: anybody can write a
-marker. A text over GitHub's limit is cut at a line. Needs the `gh` command with GH_TOKEN, and Python's standard
-library; GITHUB_REPOSITORY is "owner/name".
+marker. It is updated, and no second one is made. A text over GitHub's limit is cut at a line. Needs the `gh` command
+with GH_TOKEN, and Python's standard library; GITHUB_REPOSITORY is "owner/name".
 """
 
 from __future__ import annotations
@@ -45,43 +45,46 @@ def api(method: str, path: str, fields: Mapping[str, Any] | None = None) -> Any:
     return [item for page in answer for item in page] if method == "GET" else answer
 
 
-def text_of(file: Path, marker: str = "") -> str:
-    """The file's text below its hidden marker, within GitHub's limit."""
-    head = f"{_hidden(marker)}\n" if marker else ""
-    text = file.read_text(encoding="utf-8")
-    if len(head) + len(text) <= LIMIT:
-        return head + text
-    kept = text[: LIMIT - len(head) - len(CUT)]
-    return head + kept[: kept.rfind("\n") + 1 or None] + CUT
+def within_limit(text: str) -> str:
+    if len(text) <= LIMIT:
+        return text
+    kept = text[: LIMIT - len(CUT)]
+    return kept[: kept.rfind("\n") + 1 or None] + CUT
 
 
 def ours(items: Iterable[Json], marker: str) -> Json | None:
     """The first item that a bot wrote under this marker."""
     for item in items:
-        if str(item.get("body") or "").startswith(_hidden(marker)) and item["user"]["type"] == "Bot":
+        if str(item.get("body") or "").startswith(marker) and item["user"]["type"] == "Bot":
             return item
     return None
 
 
 def comment(number: int, marker: str, file: Path) -> str:
-    body = {"body": text_of(file, marker)}
-    found = ours(api("GET", f"issues/{number}/comments?per_page=100"), marker)
+    hidden = f"<!-- {marker} -->"
+    body = {"body": within_limit(f"{hidden}\n{file.read_text(encoding='utf-8')}")}
+    found = ours(api("GET", f"issues/{number}/comments?per_page=100"), hidden)
     if found is None:
         return str(api("POST", f"issues/{number}/comments", body)["html_url"])
     return str(api("PATCH", f"issues/comments/{found['id']}", body)["html_url"])
 
 
-def issue(marker: str, title: str, file: Path, *, clean: bool) -> str:
-    """Open, update or reopen the one issue of this marker; with ``clean`` close it, and open none."""
-    found = ours(api("GET", f"issues?state=all&labels={LABEL}&per_page=100"), marker)
-    if found is None and clean:
-        return "nothing to report, and no issue to close"
-    if found is not None and clean and found["state"] == "closed":
-        return "nothing to report, and the issue is closed already"
-    fields: Json = {"title": title, "body": text_of(file, marker)}
-    if found is None:
+def issues(file: Path) -> str:
+    """Open, update, close or reopen the one issue of each report. A check that came to no end changes none."""
+    document = json.loads(file.read_text(encoding="utf-8"))
+    if "error" in document:
+        return f"the issues are left as they are: {document['error']}"
+    there = api("GET", f"issues?state=all&labels={LABEL}&per_page=100")
+    return "\n".join(_issue(report, ours(there, report["marker"])) for report in document["reports"])
+
+
+def _issue(report: Mapping[str, Any], found: Json | None) -> str:
+    fields = {"title": report["title"], "body": within_limit(report["body"])}
+    if report["open"] and found is None:
         return str(api("POST", "issues", fields | {"labels": [LABEL]})["html_url"])
-    state = {"state": "closed", "state_reason": "completed"} if clean else {"state": "open"}
+    if found is None or (not report["open"] and found["state"] == "closed"):
+        return f"{report['title']}: none, and no issue to close"
+    state = {"state": "open"} if report["open"] else {"state": "closed", "state_reason": "completed"}
     return str(api("PATCH", f"issues/{found['number']}", fields | state)["html_url"])
 
 
@@ -93,16 +96,12 @@ def pull_request(branch: str, title: str, file: Path) -> str:
     if there.returncode != 0:
         return f"there is no branch {branch}: nothing to propose"
     owner = os.environ["GITHUB_REPOSITORY"].partition("/")[0]
-    fields: Json = {"title": title, "body": text_of(file)}
+    fields: Json = {"title": title, "body": within_limit(file.read_text(encoding="utf-8"))}
     opened = api("GET", f"pulls?state=open&head={owner}:{branch}")
     if opened:
         return str(api("PATCH", f"pulls/{opened[0]['number']}", fields)["html_url"])
     base = os.environ["GITHUB_REF_NAME"]
     return str(api("POST", "pulls", fields | {"head": branch, "base": base})["html_url"])
-
-
-def _hidden(marker: str) -> str:
-    return f"<!-- {marker} -->"
 
 
 def _options() -> argparse.Namespace:
@@ -111,10 +110,7 @@ def _options() -> argparse.Namespace:
     commented = what.add_parser("comment")
     commented.add_argument("number", type=int)
     commented.add_argument("marker")
-    reported = what.add_parser("issue")
-    reported.add_argument("marker")
-    reported.add_argument("title")
-    reported.add_argument("--clean", action="store_true")
+    reported = what.add_parser("issues")
     proposed = what.add_parser("pull-request")
     proposed.add_argument("branch")
     proposed.add_argument("title")
@@ -128,8 +124,8 @@ def main() -> int:
     try:
         if options.what == "comment":
             outcome = comment(options.number, options.marker, options.file)
-        elif options.what == "issue":
-            outcome = issue(options.marker, options.title, options.file, clean=options.clean)
+        elif options.what == "issues":
+            outcome = issues(options.file)
         else:
             outcome = pull_request(options.branch, options.title, options.file)
     except Failed:
