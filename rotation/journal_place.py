@@ -21,6 +21,7 @@ import socket
 import sqlite3
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
@@ -48,6 +49,8 @@ Warn = Callable[[str, str], None]  # what happened, and what follows from it
 
 UNREACHABLE = (Unavailable, Unauthorized, ClockSkew, JournalError)
 _PAUSE, _PAUSE_AFTER_FAILURE = 0.5, 5.0  # seconds between two writes to the bucket
+
+_open: set[Path] = set()  # the copies that this process works on
 
 _REMEDY = (
     "Check the setting journal, the bucket, and the runner's rights on it (s3:ListBucket, Get, Put, DeleteObject)."
@@ -114,8 +117,9 @@ class BucketJournal(Journal):
     ) -> None:
         from rotation.environment_lease import EnvironmentLease
 
-        self._path = folder / f"{environment}.unsent-{_stamp()}-{os.getpid()}.sqlite3"
+        self._path = folder / f"{environment}.unsent-{_stamp()}-{uuid.uuid4().hex[:8]}-{os.getpid()}.sqlite3"
         super().__init__(self._path)
+        _open.add(self._path)
         self._bucket = bucket
         self._environment = environment
         self._name = f"{environment}.sqlite3"
@@ -134,7 +138,7 @@ class BucketJournal(Journal):
             self._take_over(stored)
         except BaseException:
             super().close()
-            _remove(self._path)
+            self._leave(keep=False)
             raise
 
     # What a command does with it
@@ -182,7 +186,11 @@ class BucketJournal(Journal):
         with suppress(*UNREACHABLE, Conflict):
             self._lease.release()
         super().close()
-        if not unsent:
+        self._leave(keep=unsent)
+
+    def _leave(self, *, keep: bool) -> None:
+        _open.discard(self._path)
+        if not keep:
             _remove(self._path)
 
     # Beginning
@@ -238,7 +246,7 @@ class BucketJournal(Journal):
         """Put beside the journal what earlier runs on this disk could not send, or left when they were killed."""
         folder, environment = self._path.parent, self._environment
         for path in (*folder.glob(f"{environment}.unsent-*.sqlite3"), *folder.glob(f"{environment}.offline.sqlite3")):
-            if path == self._path or _in_use(path):
+            if _in_use(path):
                 continue
             with suppress(JournalError):  # one that is no journal stays where it is
                 if self._knows(path):
@@ -367,6 +375,8 @@ def _send_beside(bucket: Bucket, environment: str, path: Path, warn: Warn, *, pa
 def _in_use(path: Path) -> bool:
     """Whether the runner that works on this copy may still be there: its process's number is in the name."""
     number = path.stem.rpartition("-")[2]
+    if number == str(os.getpid()):
+        return path in _open
     return number.isdigit() and not died(socket.gethostname(), int(number))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import pytest
 
 from rotation.errors import UsageError
-from rotation.settings import load
+from rotation.settings import Topic, load
 
 
 @pytest.fixture
@@ -50,6 +51,17 @@ def test_an_absolute_journal_stays_where_it_is(project: Path, monkeypatch: pytes
         ("wait = -1", "the setting wait is not valid"),
         ("colour = true", "the setting colour is not valid"),
         ("workers = ", "keyturn.toml cannot be read"),
+        ('journal = ""', "the setting journal is not valid"),
+        (
+            'journal = "gs://bucket/prefix"',
+            r"the setting journal is not valid: .* in a folder or in s3://bucket/prefix",
+        ),
+        ('journal = "s3:///prefix"', "the setting journal is not valid"),
+        ('journal_required = "perhaps"', "the setting journal_required is not valid"),
+        ("notify = 5", "the setting notify is not valid"),
+        ("[[notify]]", "the setting notify.0 is not valid: .* one of url, url_environment and url_file"),
+        ('[[notify]]\nurl = "json://x"\nurl_file = "x"', "the setting notify.0 is not valid"),
+        ('[[notify]]\nurl = "json://x"\nevents = ["lunch"]', "the setting notify.0.events.0 is not valid"),
     ],
 )
 def test_a_mistake_is_named(project: Path, text: str, told: str) -> None:
@@ -68,3 +80,63 @@ def test_a_mistake_in_the_environment_is_named_too(project: Path, monkeypatch: p
 def test_outside_a_project_the_way_into_one_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"is not in a keyturn project \(no cdktf.json here or above\)"):
         load(tmp_path)
+
+
+# A bucket
+
+
+def test_a_journal_in_a_bucket_has_a_folder_for_what_cannot_be_sent(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEYTURN_JOURNAL", "s3://bucket/some/prefix")
+    settings = load(project)
+    assert settings.journal_bucket == "s3://bucket/some/prefix"
+    assert settings.journal_of("staging") == project / ".keyturn" / "journal" / "staging.offline.sqlite3"
+
+
+# Recipients, whose addresses hold tokens
+
+TOKEN = "T0KEN4NOBODY"
+
+
+def test_one_address_in_the_environment_is_told_everything(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYTURN_NOTIFY", f"slack://{TOKEN}")
+    (recipient,) = load(project).notify
+    assert recipient.read() == f"slack://{TOKEN}"
+    assert recipient.events == frozenset(Topic)
+
+
+def test_an_empty_variable_is_no_address(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYTURN_NOTIFY", "")
+    assert load(project).notify == ()
+
+
+def test_an_address_is_read_from_a_variable_or_a_file_when_it_is_needed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "keyturn.toml").write_text(
+        '[[notify]]\nurl_environment = "CHAT_URL"\nevents = ["blocked"]\n[[notify]]\nurl_file = "url"\n'
+    )
+    monkeypatch.chdir(project)
+    by_variable, by_file = load(project).notify
+    assert (by_variable.read(), by_file.read()) == (None, None)
+    monkeypatch.setenv("CHAT_URL", f"slack://{TOKEN}")
+    (project / "url").write_text(f"mailto://{TOKEN}\n")
+    assert (by_variable.read(), by_file.read()) == (f"slack://{TOKEN}", f"mailto://{TOKEN}")
+    assert by_variable.events == {Topic.BLOCKED}
+
+
+@pytest.mark.parametrize(
+    "text", [f'[[notify]]\nurl = "slack://{TOKEN}"\ncolour = 1', f'notify = [["slack://{TOKEN}"]]']
+)
+def test_no_error_shows_an_address(project: Path, text: str) -> None:
+    (project / "keyturn.toml").write_text(text)
+    with pytest.raises(UsageError) as caught:
+        load(project)
+    assert TOKEN not in "".join(traceback.format_exception(caught.value))
+
+
+def test_settings_that_are_printed_show_no_address(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYTURN_NOTIFY", f"slack://{TOKEN}")
+    settings = load(project)
+    assert TOKEN not in f"{settings} {settings!r} {settings.model_dump()} {settings.model_dump_json()}"

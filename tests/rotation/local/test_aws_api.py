@@ -118,6 +118,38 @@ def test_code_that_makes_its_own_clients_finds_the_api_through_the_environment(a
     assert aws_environment.calls()["sts.GetCallerIdentity"] >= 1
 
 
+def test_an_object_is_only_overwritten_or_removed_by_who_knows_what_it_is(api: AwsApi) -> None:
+    """S3 User Guide, "How to prevent object overwrites with conditional writes" and "… conditional deletes"."""
+    s3 = api.client("s3", max_pool_connections=8)
+    s3.create_bucket(Bucket="conditions")
+    place = {"Bucket": "conditions", "Key": "one"}
+
+    def refusal(call: Any, **condition: str) -> tuple[int, str]:
+        with pytest.raises(ClientError) as refused:
+            call(**place, **condition)
+        answer = refused.value.response
+        return answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Code"]
+
+    def make(number: int) -> bool:
+        try:
+            s3.put_object(**place, Body=str(number), IfNoneMatch="*")
+        except ClientError:
+            return False
+        return True
+
+    assert refusal(s3.put_object, IfMatch='"0123"') == (404, "NoSuchKey")
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(make, range(8))) == 1
+    assert refusal(s3.put_object, IfNoneMatch="*") == (412, "PreconditionFailed")
+    first = s3.head_object(**place)["ETag"]
+    second = s3.put_object(**place, Body="two", IfMatch=first)["ETag"]
+    assert refusal(s3.put_object, IfMatch=first) == (412, "PreconditionFailed")
+    assert refusal(s3.delete_object, IfMatch=first) == (412, "PreconditionFailed")
+    assert s3.get_object(**place)["Body"].read() == b"two"
+    s3.delete_object(**place, IfMatch=second)
+    assert s3.put_object(**place, Body="three", IfNoneMatch="*")
+
+
 # Counting
 
 
