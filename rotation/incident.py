@@ -30,9 +30,9 @@ from graphlib import CycleError, TopologicalSorter
 from rotation.engine import Engine, Request, Result
 from rotation.errors import DeclarationError, JournalError, KeyturnError, LeaseHeld, UsageError
 from rotation.incident_report import IGNORED, Line, Report, State, when
-from rotation.journal import Journal
+from rotation.journal import Journal, Rotation
 from rotation.manifest import Manifest, Secret
-from rotation.model import Blocked, Done, Ending, Reason, StoreView, Trigger, Wait
+from rotation.model import Blocked, Done, Ending, Reason, Rejection, StoreView, Trigger, Wait
 from rotation.opening import Purpose, candidate_of
 
 MOST_ROUNDS = 8  # of looking and acting on one wave; a secret needs four: take back, finish, rotate, retire
@@ -275,12 +275,19 @@ class _Response:
         if view.exists and view.current is None and view.pending is None:
             return None
         if not self._is_new(name, current):
-            if candidate is None and standing is not None and standing.carries is not None:
+            if candidate is None and standing is not None and self._is_void(standing):
                 self._journal.close_rotation(name, current or 0, Ending.ROLLED_BACK, "called off: an incident began")
             return Purpose.ROTATE
         if view.pending is not None or standing is not None:
             return Purpose.RESUME
         return Purpose.RETIRE if view.previous is not None else None
+
+    def _is_void(self, standing: Rotation) -> bool:
+        """Whether an open rotation without a candidate is to bring an old value back, or has been turned down: the run
+        that did so died before it could close it."""
+        note = self._journal.notes(standing.secret).get("rejected")
+        turned_down = note is not None and note.generation >= standing.goal and note.detail != Rejection.TARGET
+        return standing.carries is not None or turned_down
 
     def _is_new(self, name: str, generation: int | None) -> bool:
         """Whether a generation was made after the last of the incidents that reach its secret began."""

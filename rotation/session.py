@@ -94,12 +94,16 @@ class Session:
             results = self.engine.run(sorted(names), request)
         document = {name: describe(result) for name, result in sorted(results.items())}
         self.output.result({"secrets": document}, [])
+        self.say_troubles(results)
+        return exit_code(results.values(), purpose)
+
+    def say_troubles(self, results: Mapping[str, Result]) -> None:
+        """Say what failed and what to do about it, and let who is notified of what is blocked know, too."""
         for name, result in sorted(results.items()):
             if isinstance(result.decision, Blocked):
                 self.notifier.advise(name, result.decision.remedy)
             if result.error is not None:
                 print(f"error: {name}: {result.error}\n  {result.error.remedy}", file=sys.stderr)  # noqa: T201
-        return exit_code(results.values(), purpose)
 
     def tell_overdue(self) -> None:
         """Tell, once for each due date, what is overdue now."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from rotation import pins as pins_file
 from rotation.engine import Engine, Event, Request, Result
@@ -316,7 +316,7 @@ class World:
 
     # What it came to
 
-    def fork(self, folder: Path) -> World:
+    def fork(self, folder: Path) -> Self:
         """What a runner that died at this moment leaves: the world with all its files, and a lease that runs out."""
         left_open = ("*-shm", "*.lock")
         shutil.copytree(self.project, folder, ignore=shutil.ignore_patterns(*left_open), dirs_exist_ok=True)

@@ -53,4 +53,5 @@ def run(options: argparse.Namespace) -> int:
         if options.report:
             write_atomically(options.report, report.markdown())
         output.result(report.document(), report.text())
+        at_work.say_troubles(report.results)
         return exit_code(report.results.values(), Purpose.ROTATE)
