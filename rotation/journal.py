@@ -362,6 +362,10 @@ class Journal:
         )
         return tuple(f"{act} of generation {generation} begun at {at}" for act, generation, at in rows)
 
+    def interrupted(self) -> frozenset[str]:
+        """The secrets with an act that was begun and has not ended: where no runner holds them, one died in it."""
+        return frozenset(row[0] for row in self._all("SELECT DISTINCT secret FROM intents WHERE ended IS NULL"))
+
     def write_off(self, secret: str) -> None:
         """Mark what a dead run had begun as interrupted, in the audit trail too, because it may have happened: from
         now on only what is observed counts."""

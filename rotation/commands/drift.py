@@ -23,8 +23,9 @@ def run(options: argparse.Namespace) -> int:
 
     from rotation.drift import Way, fixing, reporting
     from rotation.drift.check import check
+    from rotation.notifications import Notice
     from rotation.session import session
-    from rotation.settings import load
+    from rotation.settings import Topic, load
 
     rules = load(options.project).drift.ignore
     ways = [Way(way) for way in options.ways] or list(Way)
@@ -40,6 +41,9 @@ def run(options: argparse.Namespace) -> int:
                 tried = fixing.fix(at_work.engine, found.findings, wait)
             found = check(at_work.engine, ways, rules)
         left = fixing.left(tried, found.findings)
+        drifted = [finding for finding in found.findings if finding.counts]
+        notices = [Notice(Topic.DRIFT, finding.address, finding.what, finding.remedy) for finding in drifted]
+        at_work.notifier.tell_changed(Topic.DRIFT, notices, subject=f"drift {options.environment}")
         if options.format == "markdown" and not options.json:
             sys.stdout.write("\n".join(report.body for report in reporting.reports(found)))
         else:

@@ -158,11 +158,20 @@ def _rendered(scene: Scene) -> Iterator[Finding]:
 
 def _stale(file: Rendered, scene: Scene) -> Finding:
     consumer = scene.engine.manifest.consumers[file.place[0]]
-    found = Class.EXPECTED if scene.work.busy.intersection(consumer.secrets) else Class.UNEXPECTED
     what = "should not be there: nothing is pinned" if file.removed else "is not what its template and pins give"
     path = consumer.rings[file.place[1]].rendered.as_posix()
     remedy = "Change the template instead of the file, and regenerate it: `keyturn render`."
-    return Finding(Way.CONSUMED, path, "rendered", found, what, remedy, places=(file.place,), fix=Fix.RENDER)
+    return Finding(
+        Way.CONSUMED,
+        path,
+        "rendered",
+        Class.UNEXPECTED,
+        what,
+        remedy,
+        secrets=consumer.secrets,
+        places=(file.place,),
+        fix=Fix.RENDER,
+    )
 
 
 def _uncommitted(scene: Scene) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ Foreign versions, other resources, slots, keys and logins are never touched: the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from rotation.credentials import ReportsLeftovers
@@ -50,7 +50,17 @@ def fix(engine: Engine, findings: Sequence[Finding], wait: timedelta) -> list[Tr
     for what in (Fix.RENDER, Fix.DEPLOY):
         tried += _together(engine, [finding for finding in todo if finding.fix is what], what)
     moving = [finding for finding in todo if finding.fix in (Fix.REPIN, Fix.DEPLOY, Fix.RESUME)]
-    return [*tried, *_resume(engine, moving, wait)]
+    return _merged([*tried, *_resume(engine, moving, wait)])
+
+
+def _merged(tried: Iterable[Tried]) -> list[Tried]:
+    """One for each finding: what was done first, and everything that stood in the way."""
+    merged: dict[str, Tried] = {}
+    for one in tried:
+        first = merged.setdefault(one.address, one)
+        if first is not one:
+            merged[one.address] = replace(first, problem="; ".join(filter(None, (first.problem, one.problem))))
+    return list(merged.values())
 
 
 def _alone(engine: Engine, finding: Finding, act: Callable[[Engine, Finding], None]) -> Tried:

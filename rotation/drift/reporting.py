@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rotation.drift import Class, Finding
+from rotation.drift import Class, Finding, Way
 from rotation.drift.check import Drift
 from rotation.drift.fixing import Tried
 from rotation.output import table
@@ -19,7 +19,7 @@ _SHOWN = (Class.UNEXPECTED, Class.DELETED, Class.UNCHECKED)  # the others are fo
 class StackReport:
     """One stack's findings as an issue; ``stack`` is a stack's name, or the environment's for what is no stack's.
     ``marker`` is hidden in ``body`` and, like ``title``, always the same: by it the issue is found again. An issue is
-    needed where ``open``; where it is not, everything was looked at and nothing is wrong."""
+    needed where ``open``; where it is not, nothing is wrong."""
 
     stack: str
     title: str
@@ -91,11 +91,15 @@ def _finding(finding: Finding) -> dict[str, Any]:
 
 
 def reports(drift: Drift) -> list[StackReport]:
-    """One report per stack, and one for what no stack declares: stores, targets and consumers."""
+    """One report per stack, and one for what no stack declares: stores, targets and consumers. Where not everything was
+    looked at that belongs into a report, there is one only for what was found."""
     by_stack: dict[str, list[Finding]] = {name: [] for name in (*drift.stacks, drift.environment)}
     for finding in drift.findings:
         by_stack[finding.stack or drift.environment].append(finding)
-    return [_report(drift, name, findings) for name, findings in by_stack.items()]
+    whole = dict.fromkeys(drift.stacks, Way.DECLARED in drift.ways)
+    whole[drift.environment] = {Way.STORED, Way.LIVE, Way.CONSUMED} <= set(drift.ways)
+    made = [_report(drift, name, findings) for name, findings in by_stack.items()]
+    return [report for report in made if report.open or whole[report.stack]]
 
 
 def _report(drift: Drift, name: str, findings: Sequence[Finding]) -> StackReport:

@@ -32,7 +32,8 @@ class Work:
         held = engine.journal.holders()
         acted = {intent.secret for intent in engine.journal.intents(began)}
         alive = {name for name, lives in held.items() if lives}
-        return cls(frozenset(alive | acted), frozenset(held.keys() - alive), engine.journal.opened())
+        dead = held.keys() | engine.journal.interrupted()
+        return cls(frozenset(alive | acted), frozenset(dead - alive), engine.journal.opened())
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +126,15 @@ def _is_in_flight(secret: Secret, view: StoreView, work: Work, now: datetime) ->
     opened = work.opened.get(secret.name)
     if secret.name in work.dead or (opened is None and candidate_of(view) is None):
         return False
-    since = opened or view.changed_at
+    ends = under_way_until(secret, opened, view.changed_at)
+    return ends is not None and now < ends
+
+
+def under_way_until(secret: Secret, opened: datetime | None, changed_at: datetime | None) -> datetime | None:
+    """Until when a rotation that was opened then, or that nobody recorded and of which the store's last change is all
+    that is known, has every right to be under way; None where nobody knows."""
+    since = opened or changed_at
     if since is None:
-        return False
+        return None
     times = secret.bake + secret.settle + 2 * secret.patience
-    return now < since + times + (PATIENCE if opened else timedelta(0))
+    return since + times + (PATIENCE if opened else timedelta(0))
