@@ -174,7 +174,8 @@ class _Run:
     def _begin(self) -> None:
         """Say what a dead run left, refuse what cannot be started, and open what is asked for."""
         scene = self._scene()
-        self._engine.evidence.prepare()
+        if self._request.purpose is Purpose.ROTATE and self._request.override is None:
+            self._engine.evidence.prepare()
         if self._request.purpose is not Purpose.RETIRE:
             places = {
                 place for name in self._live for ring in Ring for place in self._engine.rollout.places(name, ring)
@@ -342,14 +343,17 @@ class _Run:
         del self._live[name]
 
     def _leaves_evidence(self, name: str, seen: Observation) -> bool:
-        """Before the rotation is closed: a run that dies in between leaves it to the next one to write the evidence."""
+        """Before the rotation is closed: a run that dies in between leaves it to the next one to write the evidence.
+        What goes on without evidence (an incident) is not held up by evidence that cannot be written."""
         current = seen.store.current
         try:
             if current is not None and current.generation is not None and not seen.carries:
                 self._engine.evidence.record(self._live[name], current.generation)
         except KeyturnError as error:
-            self._fail(name, error)
-            return False
+            if self._request.override is None:
+                self._fail(name, error)
+                return False
+            self._journal.audit(name, 0, "overridden", f"{self._request.override} ({error})")
         return True
 
     def _fail(self, name: str, error: KeyturnError, seen: Observation | None = None) -> None:

@@ -137,8 +137,15 @@ class Evidence:
         """Refuse a new rotation without the evidence that this environment asks for (UsageError), unless there is a
         reason to ``override`` it, which then is in the audit trail."""
         rehearsal = self._manifest.rehearsal
-        missing = self._missing(secret, rehearsal) if rehearsal is not None else None
-        if rehearsal is None or missing is None:
+        if rehearsal is None:
+            return
+        try:
+            missing = self._missing(secret, rehearsal)
+        except DeclarationError as error:
+            if override is None:
+                raise
+            missing = str(error)
+        if missing is None:
             return
         if override is None:
             raise UsageError(
