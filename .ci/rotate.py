@@ -82,7 +82,6 @@ class Pipeline:
             self._note(code, outcome)
 
     def _keyturn(self, command: str, *arguments: str) -> tuple[int, Mapping[str, Any]]:
-        run(sys.executable, "main.py")  # also after a push that brought somebody else's commits
         argv = ["keyturn", command, "--environment", self.environment, "--no-apply", "--json", *arguments]
         done = subprocess.run(argv, env=_without_tokens(), stdout=subprocess.PIPE, text=True, check=False)
         try:
@@ -98,8 +97,13 @@ class Pipeline:
     def _commit(self) -> bool:
         """Commit what the rotation wrote, and push it; tells whether there was anything."""
         message = f"Rotate in {self.environment}: {self._moves() or 'configuration and evidence'}"
+        before = _revision("HEAD")
         text = run(str(SCRIPTS / "commit-rotation"), self.environment, "direct" if self.direct else "branch", message)
-        return not text.startswith("nothing to commit")
+        if text.startswith("nothing to commit"):
+            return False
+        if _revision("HEAD^") != before:  # the commit went on top of somebody else's
+            synthesize()
+        return True
 
     def _moves(self) -> str:
         return describe(_pins(self.environment, "HEAD"), _pins(self.environment))
@@ -145,6 +149,14 @@ def _outcome(state: Mapping[str, Any]) -> str:
 
 def _until(state: Mapping[str, Any]) -> str:
     return f"(until {state['until']})" if state.get("until") else ""
+
+
+def _revision(name: str) -> str:
+    return subprocess.run(["git", "rev-parse", name], stdout=subprocess.PIPE, text=True, check=False).stdout.strip()
+
+
+def synthesize() -> None:
+    run(sys.executable, "main.py")
 
 
 def _waits_for_deployment(outcome: Mapping[str, Any]) -> Iterator[str]:
@@ -198,7 +210,7 @@ def asked(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--initialize", action="store_true")
     parser.add_argument("--reason", default="manual")
     parser.add_argument("--override", default="", metavar="REASON")
-    return parser.parse_args(arguments)
+    return parser.parse_intermixed_args(arguments)
 
 
 def to_begin(options: argparse.Namespace) -> list[str]:
@@ -218,6 +230,7 @@ def main() -> int:
         return FAILED
     pipeline = Pipeline(options.environment, direct=way == "direct")
     try:
+        synthesize()
         pipeline.turn()
         if begin := to_begin(options):
             pipeline.turn(*begin)

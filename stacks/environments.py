@@ -94,7 +94,7 @@ def local(project: Path) -> Environment:
         name="local",
         order=0,
         vendor=Aws(environment="local", region="us-east-1", account=account, version="3.39.0", endpoint=endpoint),
-        state=LocalState((project / ".keyturn" / "local" / "terraform").absolute()),
+        state=LocalState((project / ".keyturn" / "local" / "terraform").resolve()),
         pace=Pace(
             bake=timedelta(seconds=4),
             settle=timedelta(seconds=2),
