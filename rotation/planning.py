@@ -8,16 +8,18 @@ exist yet are known beforehand, so the configuration can be rendered and planned
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rotation import deploy
+from rotation.credentials import DescribesOperations
 from rotation.engine import Engine, candidate_of
 from rotation.errors import UsageError
 from rotation.manifest import Manifest, Secret
@@ -27,6 +29,8 @@ from rotation.pins import write as write_pins
 from rotation.render import regenerate
 from rotation.rollout import references
 
+FORMAT: Literal[2] = 2
+_RETIRE = "retire generation"  # how the steps begin that cannot be undone
 MADE_ANEW = "Make a new plan with `keyturn plan --out`, have it reviewed, and rotate with that."
 
 
@@ -35,7 +39,9 @@ class _Planned(BaseModel):
 
 
 class PlannedRotation(_Planned):
-    """One secret's rotation. ``steps`` are sentences in their order; ``places`` are consumer/ring, canary first.
+    """One secret's rotation. ``steps`` are sentences in their order, ``operations`` what is done in the target, without
+    values; ``places`` are consumer/ring, canary first. ``readers`` may read the value. ``bake``, ``settle`` and
+    ``grace`` are those of the declaration. ``irreversible`` tells what cannot be undone, and from which step on.
     ``rehearsal`` says what stands in the evidence that the environment asks for, empty where it asks for none."""
 
     secret: str
@@ -46,7 +52,12 @@ class PlannedRotation(_Planned):
     to: int
     resumes: bool
     places: tuple[str, ...]
+    readers: tuple[str, ...]
     steps: tuple[str, ...]
+    operations: tuple[str, ...]
+    bake: timedelta
+    settle: timedelta
+    grace: timedelta
     irreversible: str
     rehearsal: str = ""
 
@@ -60,7 +71,7 @@ class PlannedStack(_Planned):
 
 
 class RotationPlan(_Planned):
-    format: Literal[1] = 1
+    format: Literal[2] = FORMAT
     environment: str
     made_at: datetime
     sources: str
@@ -77,11 +88,12 @@ class RotationPlan(_Planned):
     def load(cls, path: Path) -> Self:
         """Read a plan; one that is damaged, or was changed since it was made, is refused (:class:`UsageError`)."""
         try:
-            plan = cls.model_validate_json(path.read_bytes())
+            text = path.read_bytes()
+            plan = cls.model_validate_json(text)
         except OSError as error:
             raise UsageError(f"the plan {path.name} cannot be read: {error.strerror}", MADE_ANEW) from error
         except ValidationError as error:
-            raise UsageError(f"{path.name} is not a rotation plan, or not a whole one", MADE_ANEW) from error
+            raise UsageError(f"{path.name} is {_what(text)}", MADE_ANEW) from error
         if plan.digested().digest != plan.digest:
             raise UsageError(f"the plan {path.name} was changed after it was made", MADE_ANEW)
         return plan
@@ -90,16 +102,21 @@ class RotationPlan(_Planned):
         """Refuse to act on this plan when the same plan made now is another one."""
         if now.digest == self.digest:
             return
-        moved = [
-            what
-            for what, before, after in (
-                ("the stacks", self.sources, now.sources),
-                ("the secrets", self.rotations, now.rotations),
-                ("the Terraform plan", self.terraform, now.terraform),
-            )
-            if before != after
-        ]
-        raise UsageError(f"since this plan was made {' and '.join(moved) or 'the environment'} moved", MADE_ANEW)
+        moved = [*self._moved(now)] or ["the environment"]
+        raise UsageError(f"since this plan was made {' and '.join(moved)} moved", MADE_ANEW)
+
+    def _moved(self, now: RotationPlan) -> Iterable[str]:
+        if self.sources != now.sources:
+            yield f"the stacks (digest {self.sources[:12]} → {now.sources[:12]})"
+        if self.rotations != now.rotations:
+            after = {rotation.secret: rotation for rotation in now.rotations}
+            names = [r.secret for r in self.rotations if after.get(r.secret) != r]
+            yield " ".join(["the secrets", ", ".join(names[:5]), *(["…"] if len(names) > 5 else [])])
+        digests = {stack.stack: stack.digest for stack in now.terraform}
+        for stack in self.terraform:
+            digest = digests.get(stack.stack, "none")
+            if digest != stack.digest:
+                yield f"the Terraform plan of {stack.stack} (digest {stack.digest[:12]} → {digest[:12]})"
 
 
 def plan_rotations(engine: Engine, names: Iterable[str], seen: Mapping[str, StoreView] | None = None) -> RotationPlan:
@@ -122,12 +139,23 @@ def plan_rotations(engine: Engine, names: Iterable[str], seen: Mapping[str, Stor
     ).digested()
 
 
+def _what(text: bytes) -> str:
+    """What a file is that is no rotation plan of this format."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return "not a rotation plan, or not a whole one"
+    version = content.get("format") if isinstance(content, dict) and "rotations" in content else FORMAT
+    return "not a rotation plan" if version == FORMAT else f"a rotation plan of format {version}, not {FORMAT}"
+
+
 def _planned(secret: Secret, view: StoreView, engine: Engine) -> PlannedRotation:
     candidate = candidate_of(view)
     current = view.current.generation if view.current else None
     to = candidate or max(view.highest, engine.journal.highest(secret.name)) + 1
     consumers = engine.manifest.consumers_of(secret.name)
     places = tuple(f"{c.name}/{ring}" for ring in Ring for c in consumers if ring in c.rings)
+    steps = tuple(_steps(secret, view, to, places))
     return PlannedRotation(
         secret=secret.name,
         store=f"{secret.store.kind}: {secret.stored_as}",
@@ -137,15 +165,20 @@ def _planned(secret: Secret, view: StoreView, engine: Engine) -> PlannedRotation
         to=to,
         resumes=candidate is not None,
         places=places,
-        steps=tuple(_steps(secret, view, to, places)),
-        irreversible=f"retiring generation {current}" if current else "nothing",
+        readers=secret.readers,
+        steps=steps,
+        operations=tuple(_operations(secret, engine, to, current)),
+        bake=secret.bake,
+        settle=secret.settle,
+        grace=secret.grace,
+        irreversible=_irreversible(secret, steps, current),
         rehearsal=engine.evidence.standing(secret) if candidate is None else "",
     )
 
 
 def _steps(secret: Secret, view: StoreView, to: int, places: tuple[str, ...]) -> Iterable[str]:
     if view.previous is not None and candidate_of(view) is None:
-        yield f"retire generation {view.previous.generation} once it has been out of use for {secret.grace}"
+        yield f"{_RETIRE} {view.previous.generation} once it has been out of use for {secret.grace}"
     sealed = f", sealed with {secret.key}" if secret.sealed else ""
     yield f"stage generation {to} in the store as pending{sealed}"
     yield f"install it in the target ({secret.credential.kind}; the value is not shown)"
@@ -159,7 +192,24 @@ def _steps(secret: Secret, view: StoreView, to: int, places: tuple[str, ...]) ->
     if secret.strategy is not Strategy.SINGLE:
         yield "promote it"
     if view.current is not None:
-        yield f"retire generation {view.current.generation} {secret.grace} after its last use"
+        yield f"{_RETIRE} {view.current.generation} {secret.grace} after its last use"
+
+
+def _operations(secret: Secret, engine: Engine, to: int, current: int | None) -> Iterable[str]:
+    kind = engine.plugins.kind(secret)
+    if isinstance(kind, DescribesOperations):
+        yield from kind.operations(to, current)
+    if secret.end_sessions and current is not None:
+        yield f"when generation {current} is retired: end its open sessions"
+
+
+def _irreversible(secret: Secret, steps: tuple[str, ...], current: int | None) -> str:
+    """A retired value is gone. Until then a rollback brings the old one back, after promotion as a new generation."""
+    retired = [f"step {at}, {step}" for at, step in enumerate(steps, start=1) if step.startswith(_RETIRE)]
+    if current is None:
+        return "nothing: there is no older value"
+    gap = ", once a rollback has installed it again" if secret.strategy is Strategy.SINGLE else ""
+    return f"{'; '.join(retired)}. Before the last step generation {current} can come back{gap}"
 
 
 def _planned_stacks(
@@ -202,19 +252,23 @@ def describe(plan: RotationPlan) -> list[str]:
     """The plan for people."""
     if not plan.rotations:
         return ["nothing to do"]
-    lines: list[str] = []
-    for rotation in plan.rotations:
-        verb = "goes on" if rotation.resumes else "rotates"
-        lines.append(
-            f"{rotation.secret}: {rotation.current or 'no value'} → {rotation.to} ({verb}; {rotation.strategy})"
-        )
-        lines += [f"  {number}. {step}" for number, step in enumerate(rotation.steps, start=1)]
-        lines.append(f"  blast radius: {', '.join(rotation.places) or 'no declared consumer'}")
-        lines.append(f"  cannot be undone: {rotation.irreversible}")
-        if rotation.rehearsal:
-            lines.append(f"  rehearsal: {rotation.rehearsal}")
+    lines = [line for rotation in plan.rotations for line in describe_rotation(rotation)]
     for stack in plan.terraform:
         lines.append(
             f"{stack.stack}: {', '.join(stack.changes) or 'no changes'} (first ring; digest {stack.digest[:12]})"
         )
     return [*lines, f"plan digest {plan.digest[:12]}"]
+
+
+def describe_rotation(rotation: PlannedRotation) -> list[str]:
+    """One secret's rotation for people."""
+    verb = "goes on" if rotation.resumes else "rotates"
+    return [
+        f"{rotation.secret}: {rotation.current or 'no value'} → {rotation.to} ({verb}; {rotation.strategy})",
+        *(f"  {number}. {step}" for number, step in enumerate(rotation.steps, start=1)),
+        *(f"  in the target: {operation}" for operation in rotation.operations),
+        f"  blast radius: {', '.join(rotation.places) or 'no declared consumer'}",
+        f"  read by: {', '.join(rotation.readers) or 'nobody whom the declaration names'}",
+        f"  cannot be undone: {rotation.irreversible}",
+        *([f"  rehearsal: {rotation.rehearsal}"] if rotation.rehearsal else []),
+    ]

@@ -157,7 +157,7 @@ def _make(project: Path, manifest: Manifest, stacks: Sequence[str], folder: Path
     version = ""
     for stack in stacks:
         terraform = deploy.prepare(project, synthesized / stack)
-        made.append(_make_one(terraform, folder))
+        made.append(_make_one(manifest, terraform, folder))
         version = terraform.version()
     plans = SavedPlans(
         environment=manifest.environment,
@@ -170,14 +170,14 @@ def _make(project: Path, manifest: Manifest, stacks: Sequence[str], folder: Path
     return plans
 
 
-def _make_one(terraform: Terraform, folder: Path) -> SavedPlan:
+def _make_one(manifest: Manifest, terraform: Terraform, folder: Path) -> SavedPlan:
     stack = terraform.folder.name
     saved, shown = saved_file(folder, stack), shown_file(folder, stack)
     saved.unlink(missing_ok=True)
     os.close(os.open(saved, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # Terraform keeps the permissions
     plan = terraform.plan(saved)
-    about = {"keyturn": {"stack": stack, "digest": plan.digest}}
-    document = about | masked_document(terraform.document(saved))
+    about = {"stack": stack, "environment": manifest.environment, "embedded": manifest.embedded, "digest": plan.digest}
+    document = {"keyturn": about} | masked_document(terraform.document(saved))
     write_atomically(shown, json.dumps(document, indent=1) + "\n")
     return SavedPlan(
         stack=stack,

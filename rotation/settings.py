@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -117,7 +118,8 @@ class Settings(BaseSettings):
     ``journal_required`` makes a bucket that cannot be reached an error; without, the work goes on with less memory.
     ``workers`` bounds how many secrets are worked on at once. ``wait`` is for how many seconds a command waits for
     what only time brings (a bake, a settling ring) before it exits with 3. ``notify`` is who is told of what, ``drift``
-    which drift is known and accepted for a time.
+    which drift is known and accepted for a time. ``rules`` are files with a review's own rules, below the project
+    unless absolute; ``review`` holds exceptions from rules.
     """
 
     model_config = SettingsConfigDict(
@@ -130,6 +132,8 @@ class Settings(BaseSettings):
     workers: int = Field(default=8, ge=1, le=64)
     wait: float = Field(default=600, ge=0)
     notify: Annotated[tuple[Notify, ...], NoDecode, BeforeValidator(_one_for_all)] = ()
+    rules: tuple[Path, ...] = ()
+    review: Review = Review()
     drift: DriftSettings = DriftSettings()
 
     @classmethod

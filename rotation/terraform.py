@@ -272,24 +272,24 @@ def _other_changes(invocations: Sequence[Json], deferred: Sequence[Json]) -> lis
 
 
 def _masked_change(change: Mapping[str, Json]) -> tuple[tuple[str, ...], Json, Json]:
-    after = _masked(change.get("after"), change.get("after_unknown"), UNKNOWN)
+    after = masked(change.get("after"), change.get("after_unknown"), UNKNOWN)
     return (
         tuple(change["actions"]),
-        _masked(change.get("before"), change.get("before_sensitive"), SENSITIVE),
-        _masked(after, change.get("after_sensitive"), SENSITIVE),
+        masked(change.get("before"), change.get("before_sensitive"), SENSITIVE),
+        masked(after, change.get("after_sensitive"), SENSITIVE),
     )
 
 
-def _masked(value: Json, mask: Json, word: Json) -> Json:
+def masked(value: Json, mask: Json, word: Json) -> Json:
     """``value`` with ``word`` where ``mask``, which has its shape, says true."""
     if mask is True:
         return word
     if isinstance(mask, dict) and isinstance(value, dict):
         keys = [*value, *(key for key, part in mask.items() if part and key not in value)]
-        return {key: _masked(value.get(key), mask.get(key), word) for key in keys}
+        return {key: masked(value.get(key), mask.get(key), word) for key in keys}
     if isinstance(mask, list) and isinstance(value, list):
         masks = mask + [False] * (len(value) - len(mask))
-        return [_masked(item, part, word) for item, part in zip(value, masks, strict=False)]
+        return [masked(item, part, word) for item, part in zip(value, masks, strict=False)]
     return value
 
 
@@ -325,7 +325,7 @@ def _is_foreseen(reviewed: Mapping[str, Json], change: Mapping[str, Json]) -> bo
 
 
 def _ends_as(reviewed: Mapping[str, Json], change: Mapping[str, Json]) -> bool:
-    return _fits(*(_masked(c.get("after"), c.get("after_unknown"), _TO_BE_LEARNT) for c in (reviewed, change)))
+    return _fits(*(masked(c.get("after"), c.get("after_unknown"), _TO_BE_LEARNT) for c in (reviewed, change)))
 
 
 def _fits(reviewed: Json, value: Json) -> bool:
@@ -361,6 +361,7 @@ def masked_document(document: Mapping[str, Json]) -> dict[str, Json]:
     return {
         "format_version": document.get("format_version"),
         "terraform_version": document.get("terraform_version"),
+        "errored": document.get("errored", False),
         "resource_changes": [_shown(r) for r in document.get("resource_changes", ()) if _is_change(r)],
         "output_changes": {n: _without_values(c, frozenset()) for n, c in document.get("output_changes", {}).items()},
         "action_invocations": [{n: a[n] for n in ("address", "type")} for a in document.get("action_invocations", ())],
@@ -377,16 +378,26 @@ def _shown(resource: Mapping[str, Json]) -> dict[str, Json]:
 def _without_values(change: Mapping[str, Json], carriers: frozenset[str]) -> dict[str, Json]:
     kept = {name: change[name] for name in _ABOUT_A_CHANGE if name in change}
     for side in ("before", "after"):
-        masked = _masked(change.get(side), change.get(f"{side}_sensitive"), SENSITIVE)
-        kept[side] = _covered(masked, carriers)
+        kept[side] = covered(_hidden(change.get(side), change.get(f"{side}_sensitive")), carriers)
     return kept | ({"importing": {}} if "importing" in change else {})
 
 
-def _covered(value: Json, names: frozenset[str]) -> Json:
+def _hidden(value: Json, mask: Json) -> Json:
+    """``value`` with a word where the mask says that it is sensitive. What is empty there is no value of a secret."""
+    if mask is True:
+        return value if value in (None, "", [], {}) else SENSITIVE
+    if isinstance(mask, dict) and isinstance(value, dict):
+        return {name: _hidden(part, mask.get(name)) for name, part in value.items()}
+    if isinstance(mask, list) and isinstance(value, list):
+        return [_hidden(item, mask[at] if at < len(mask) else None) for at, item in enumerate(value)]
+    return value
+
+
+def covered(value: Json, names: frozenset[str]) -> Json:
     """``value`` with a word for what stands under one of these names, at any depth."""
     if isinstance(value, dict):
-        return {n: SENSITIVE if n in names and part else _covered(part, names) for n, part in value.items()}
-    return [_covered(part, names) for part in value] if isinstance(value, list) else value
+        return {n: SENSITIVE if n in names and part else covered(part, names) for n, part in value.items()}
+    return [covered(part, names) for part in value] if isinstance(value, list) else value
 
 
 # ── failures ──

@@ -23,9 +23,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from rotation import saved_plans
-    from rotation.errors import UsageError
-    from rotation.exit_codes import CHANGES, DONE
+    from rotation.errors import GuardRefused, UsageError
+    from rotation.exit_codes import BLOCKED, CHANGES, DONE
     from rotation.output import Output
+    from rotation.review.gate import Gate
     from rotation.session import opened
 
     settings, manifest = opened(options)
@@ -43,11 +44,16 @@ def run(options: argparse.Namespace) -> int:
         plans = saved_plans.make(settings.project, manifest, stacks, options.out)
         _show(plans, output)
         return DONE if plans.empty else CHANGES
-    with output.progress():
-        if options.saved:
-            saved_plans.apply(settings.project, manifest, options.saved, lambda _: None, say)
-        else:
-            saved_plans.make_and_apply(settings.project, manifest, stacks, lambda _: None, say)
+    review = Gate(manifest, settings, output)
+    try:
+        with output.progress():
+            if options.saved:
+                saved_plans.apply(settings.project, manifest, options.saved, review, say)
+            else:
+                saved_plans.make_and_apply(settings.project, manifest, stacks, review, say)
+    except GuardRefused as refused:
+        output.result({"environment": manifest.environment, "refused": str(refused)}, [f"refused: {refused}"])
+        return BLOCKED
     outcomes = {one.stack: {"digest": one.digest, "outcome": one.outcome} for one in applied}
     output.result({"environment": manifest.environment, "stacks": outcomes})
     return DONE

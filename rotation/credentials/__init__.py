@@ -61,6 +61,15 @@ class ComparesPrivileges(ABC):
         """What ``old`` may do and ``new`` may not, each as a readable line; empty when nothing is missing."""
 
 
+class DescribesOperations(ABC):
+    """A kind that can say beforehand what it does in its target."""
+
+    @abstractmethod
+    def operations(self, new: int, current: int | None) -> tuple[str, ...]:
+        """What installing the generation ``new``, and later revoking ``current``, do there: sentences without values.
+        Nothing is read or asked: whoever plans may be allowed to read no value."""
+
+
 class HasAdministrator(ABC):
     """A kind that acts on its target as somebody with more rights than the credential itself."""
 

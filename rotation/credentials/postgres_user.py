@@ -43,6 +43,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rotation.credentials import (
     ComparesPrivileges,
     CredentialKind,
+    DescribesOperations,
     HasAdministrator,
     ReadSecret,
     ReportsLeftovers,
@@ -80,7 +81,9 @@ class _Options(BaseModel):
         return self
 
 
-class PostgresUser(CredentialKind, ReportsUsage, ReportsLeftovers, ComparesPrivileges, HasAdministrator):
+class PostgresUser(
+    CredentialKind, ReportsUsage, ReportsLeftovers, ComparesPrivileges, HasAdministrator, DescribesOperations
+):
     """Options: ``administrator`` (the name of its secret in the same store), ``username_base``, ``owner_role``,
     ``dbname``; ``host`` and ``port`` (by default the administrator's), ``password_length``, ``sslmode``,
     ``sslrootcert`` (a file)."""
@@ -195,6 +198,17 @@ class PostgresUser(CredentialKind, ReportsUsage, ReportsLeftovers, ComparesPrivi
     def probe(self) -> None:
         with self._transaction():
             pass
+
+    def operations(self, new: int, current: int | None) -> tuple[str, ...]:
+        owner, verifier = self._options.owner_role, f"LOGIN with a new verifier, for generation {new}"
+        member = f"GRANT {owner} to it, and let its sessions start as {owner}"
+        if current is None:
+            return f"CREATE ROLE {self._users[0]} {verifier}", member
+        if len(self._users) == 1:
+            return f"ALTER ROLE {self._users[0]} {verifier}: generation {current} is denied from then on", member
+        user = f"{' or '.join(self._users)}, the one that generation {current} does not use,"
+        gone = f"when generation {current} is retired: ALTER ROLE of its user NOLOGIN PASSWORD NULL"
+        return f"ALTER (or CREATE) ROLE {user} {verifier}", member, gone
 
     def _login(self, credential: Credential) -> Login:
         whose = f"generation {credential.generation} of {credential.secret}"

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rotation.credentials import CredentialKind, ReadSecret, WithoutTarget
+from rotation.credentials import CredentialKind, DescribesOperations, ReadSecret, WithoutTarget
 from rotation.errors import DeclarationError
 from rotation.model import Acceptance, Credential, Strategy
 from rotation.options import parse
@@ -53,7 +53,7 @@ class _Options(BaseModel):
         return self
 
 
-class RandomToken(CredentialKind, WithoutTarget):
+class RandomToken(CredentialKind, WithoutTarget, DescribesOperations):
     """Options: ``alphabet`` ("alphanumeric", "hex", "urlsafe", or the characters themselves), ``length`` in characters
     without the ``prefix``, ``prefix``. Fewer than 128 bits of entropy are refused."""
 
@@ -78,3 +78,6 @@ class RandomToken(CredentialKind, WithoutTarget):
 
     def revoke(self, old: Credential, current: Credential | None, *, end_sessions: bool = False) -> None:
         """Nothing to do: a token is out of use when no consumer has it."""
+
+    def operations(self, new: int, current: int | None) -> tuple[str, ...]:
+        return ("nothing: nobody but its consumers knows a token",)
