@@ -4,7 +4,7 @@ It is asked for *what is due*, never for certain secrets: an event that is deliv
 time. The names go along for whoever reads the pipeline's log.
 
 - ``github``: ``https://api.github.com/repos/OWNER/REPOSITORY/dispatches``, the event ``keyturn-rotate`` with
-  environment and secrets as its ``client_payload``. The token is a fine-grained one with "Contents: write" on that repository.
+  environment and secrets as its ``client_payload``. The token is a fine-grained one with "Contents: write" there.
   https://docs.github.com/rest/repos/repos#create-a-repository-dispatch-event
 - ``jenkins``: ``https://HOST/job/NAME/buildWithParameters`` with the parameters ``ENVIRONMENT`` and ``REASON``. The
   token is ``user:token``. https://www.jenkins.io/doc/book/using/remote-access-api/
