@@ -75,18 +75,23 @@ class SavedPlans(_Saved):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read a folder of plans. Raises :class:`UsageError` for one that is not whole, or changed since."""
+        plans = cls.index(folder)
+        for plan in plans.stacks:
+            _refuse_if_changed(saved_file(folder, plan.stack), plan.saved)
+            _refuse_if_changed(shown_file(folder, plan.stack), plan.shown)
+        return plans
+
+    @classmethod
+    def index(cls, folder: Path) -> Self:
+        """Read what plans.json says, whatever lies beside it."""
         try:
-            plans = cls.model_validate_json((folder / INDEX).read_bytes())
+            return cls.model_validate_json((folder / INDEX).read_bytes())
         except OSError as error:
             raise UsageError(f"{folder.name} holds no plans: {INDEX}: {error.strerror}", MADE_ANEW) from error
         except ValidationError as error:
             raise UsageError(
                 f"{INDEX} in {folder.name} is not a list of plans, or not a whole one", MADE_ANEW
             ) from error
-        for plan in plans.stacks:
-            _refuse_if_changed(saved_file(folder, plan.stack), plan.saved)
-            _refuse_if_changed(shown_file(folder, plan.stack), plan.shown)
-        return plans
 
     def refuse_if_moved(self, manifest: Manifest) -> None:
         """Refuse plans of another environment, or of stacks that were changed since."""
@@ -114,6 +119,15 @@ def saved_file(folder: Path, stack: str) -> Path:
 
 def shown_file(folder: Path, stack: str) -> Path:
     return folder / f"{stack}.json"
+
+
+def shown_files(folder: Path) -> list[Path]:
+    """The JSON of each plan in a folder, which may have come without the saved plans. Raises :class:`UsageError` for
+    one that was changed."""
+    plans = SavedPlans.index(folder).stacks
+    for plan in plans:
+        _refuse_if_changed(shown_file(folder, plan.stack), plan.shown)
+    return [shown_file(folder, plan.stack) for plan in plans]
 
 
 def make(project: Path, manifest: Manifest, stacks: Sequence[str], folder: Path) -> SavedPlans:

@@ -73,7 +73,8 @@ class _Page:
 
 def marker(environments: Iterable[str]) -> str:
     """The hidden first line by which a pipeline finds the comment that it is to update."""
-    return f"<!-- keyturn review: {' '.join(re.sub(r'[^a-zA-Z0-9_]', '_', name) for name in environments)} -->"
+    names = (re.sub(r"[^a-zA-Z0-9_-]|--+", "_", name) for name in environments)
+    return f"<!-- keyturn review {' '.join(names)} -->"
 
 
 def render(review: Review, limit: int = LIMIT) -> str:
@@ -224,6 +225,8 @@ _NOTHING: tuple[Json, ...] = (None, "", [], {})
 
 def _difference(name: str, old: Json, new: Json) -> Iterator[str]:
     olds, news = _lines(old), _lines(new)
+    if olds == news:  # the same policy, written in another way; or what differs is not shown
+        return
     if max(len(olds), len(news)) <= 1:
         yield from (f"- {name} = {line}" for line in olds)
         yield from (f"+ {name} = {line}" for line in news)
@@ -244,7 +247,7 @@ def _lines(value: Json) -> list[str]:
     if value in _NOTHING:
         return []
     if isinstance(value, str):
-        text = value if parse(value) is None else json.dumps(json.loads(value), indent=1)
+        text = value if parse(value) is None else json.dumps(json.loads(value), indent=1, sort_keys=True)
         return [_redacted(line) for line in text.splitlines()[: _LONGEST_DIFF + 1]]
     return [_redacted(json.dumps(value, ensure_ascii=False, sort_keys=True))]
 

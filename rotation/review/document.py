@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rotation import saved_plans
 from rotation.errors import UsageError
 from rotation.terraform import SENSITIVE, UNKNOWN, Json, covered, masked, masked_document
 from rotation.value_carriers import RESOURCES, arguments_of
@@ -353,7 +354,7 @@ def _output_value(block: Mapping[str, Json] | None) -> Json:
 
 def named(paths: Sequence[Path]) -> dict[str, dict[str, Json]]:
     """The plans of these files, or of the folders that `keyturn deploy --out` made, by stack."""
-    files = [file for path in paths for file in (sorted(path.glob("*.json")) if path.is_dir() else (path,))]
+    files = [file for path in paths for file in (saved_plans.shown_files(path) if path.is_dir() else (path,))]
     plans: dict[str, dict[str, Json]] = {}
     for path in files:
         plan = read_plan(path)

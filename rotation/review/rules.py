@@ -205,12 +205,11 @@ def _sensitive_output(stack: Stack, name: str) -> Finding:
 @rule("policy-open", "refuses a policy that is open to everyone, or allows every action on everything")
 def policy_open(document: Document) -> Iterator[Finding]:
     for stack, change, path, before, after in _policy_changes(document):
-        for grant in sorted(after.beyond(before)):
-            if grant.is_open:
-                verdict = warn if grant.condition else refuse
-                under = ", under a condition" if grant.condition else ""
-                yield verdict(f"{path} allows {_said([grant])}{under}", stack, change)
-                break  # one is enough
+        wide = sorted(grant for grant in after.beyond(before) if grant.is_open)
+        if free := [grant for grant in wide if not grant.condition]:
+            yield refuse(f"{path} allows {_said(free)}", stack, change)
+        if bound := [grant for grant in wide if grant.condition]:
+            yield warn(f"{path} allows {_said(bound)}, under a condition", stack, change)
 
 
 @rule("policy-widened", "warns of what a policy allows and did not allow before")
@@ -218,7 +217,7 @@ def policy_widened(document: Document) -> Iterator[Finding]:
     for stack, change, path, before, after in _policy_changes(document):
         if change.actions == DECLARED or (change.before is None and not change.type.endswith(_STANDALONE)):
             continue  # there is nothing to compare it with
-        if new := sorted(after.beyond(before)):
+        if new := sorted(grant for grant in after.beyond(before) if not grant.is_open):
             yield warn(f"{path} newly allows {_said(new)}", stack, change)
         if gone := sorted(after.no_longer_denied(before)):
             yield warn(f"{path} no longer denies {_said(gone)}", stack, change)
@@ -247,14 +246,16 @@ def _policy_changes(document: Document) -> Iterator[tuple[Stack, Change, str, Po
 
 def _said(grants: Collection[Grant]) -> str:
     """Grants in words: the actions, by who may take them and on what."""
-    actions: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    actions: defaultdict[tuple[str, str], dict[str, None]] = defaultdict(dict)
     for grant in grants:
-        actions[grant.principal, grant.resource].append(grant.action)
+        # "*" is what the policy is attached to, where it names principals.
+        resource = "" if grant.principal and grant.resource == "*" else grant.resource
+        actions[grant.principal, resource][grant.action] = None
     parts = []
     for (principal, resource), names in list(actions.items())[:3]:
         more = f" and {len(names) - 4} more" if len(names) > 4 else ""
         whom = " to everyone" if principal == "*" else f" to {principal}" if principal else ""
-        parts.append(f"{', '.join(names[:4])}{more}{whom}{f' on {resource}' if resource else ''}")
+        parts.append(f"{', '.join(list(names)[:4])}{more}{whom}{f' on {resource}' if resource else ''}")
     more = f"; and {len(actions) - 3} more" if len(actions) > 3 else ""
     return "; ".join(parts) + more
 
