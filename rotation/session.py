@@ -25,7 +25,7 @@ from rotation.notifications import Notice, Notifier
 from rotation.output import Output
 from rotation.plugins import Plugins
 from rotation.settings import Settings, Topic, load
-from rotation.status import SecretStatus, statuses
+from rotation.status import SecretStatus, note_schedules, statuses
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,7 @@ class Session:
             reason=getattr(options, "reason", purpose.value),
             wait=timedelta(seconds=self.wait if options.wait is None else options.wait),
         )
+        note_schedules(self.engine.manifest, self.engine.journal)
         with self.output.progress():
             results = self.engine.run(sorted(names), request)
         document = {name: describe(result) for name, result in sorted(results.items())}

@@ -43,16 +43,18 @@ class SecretStatus:
 def statuses(
     views: Mapping[str, StoreView], manifest: Manifest, journal: Journal, pins: Pins, now: datetime
 ) -> list[SecretStatus]:
-    """The status of the secrets that the stores were asked about, in order; ``views`` are the answers by name.
-
-    The journal notes which secrets it sees with a schedule for the first time, and forgets those that have none.
-    """
-    promoted = journal.noted("promoted")
-    scheduled = journal.note_exactly(SCHEDULED, [name for name, secret in manifest.secrets.items() if secret.schedule])
+    """The status of the secrets that the stores were asked about, in order; ``views`` are the answers by name."""
+    promoted, scheduled = journal.noted("promoted"), note_schedules(manifest, journal)
     return [
         _status(manifest.secrets[name], view, manifest, pins, now, promoted.get(name), scheduled.get(name))
         for name, view in sorted(views.items())
     ]
+
+
+def note_schedules(manifest: Manifest, journal: Journal) -> dict[str, Note]:
+    """When each secret was first seen with a schedule: now, for the new ones. Those that have none any more are
+    forgotten."""
+    return journal.note_exactly(SCHEDULED, [name for name, secret in manifest.secrets.items() if secret.schedule])
 
 
 def _status(
