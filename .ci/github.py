@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Write to GitHub what a pipeline found: one comment, one issue or one pull request, found again and updated.
 
-    .ci/github.py comment NUMBER MARKER FILE      the comment on a pull request
-    .ci/github.py issues FILE                     the issues of `keyturn drift --json`, one for each stack
-    .ci/github.py pull-request BRANCH TITLE FILE  onto the branch that is checked out
+    .ci/github.py comment NUMBER FILE             on a pull request: the text of `keyturn review`
+    .ci/github.py issues FILE                     one for each stack: the reports of `keyturn drift --json`
+    .ci/github.py pull-request BRANCH TITLE FILE  onto the branch that the workflow runs on
 
-A comment or issue is known by a hidden marker on its first line, and only where a bot wrote it: anybody can write a
-marker. It is updated, and no second one is made. A text over GitHub's limit is cut at a line. Needs the `gh` command
-with GH_TOKEN, and Python's standard library; GITHUB_REPOSITORY is "owner/name".
+A comment or issue is known by the hidden marker on its first line, and only where a bot wrote it: anybody can write a
+marker. It is updated, and no second one is made. Needs the `gh` command with GH_TOKEN, and Python's standard library;
+GITHUB_REPOSITORY is "owner/name".
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ from typing import Any
 
 LIMIT = 65_536  # characters of a comment or an issue, of GitHub
 LABEL = "keyturn"  # of its issues: so few are looked through
-CUT = "\n\n*The rest does not fit here: see the job's summary.*\n"
 
 Json = dict[str, Any]
 
 
 class Failed(Exception):
-    """`gh` failed, and has said why."""
+    """GitHub was not reached, or refused. Has what happened, and what to do."""
 
 
 def api(method: str, path: str, fields: Mapping[str, Any] | None = None) -> Any:
@@ -38,18 +37,14 @@ def api(method: str, path: str, fields: Mapping[str, Any] | None = None) -> Any:
     argv = ["gh", "api", "--method", method, f"repos/{repository}/{path}"]
     argv += ["--paginate", "--slurp"] if method == "GET" else ["--input", "-"]
     body = json.dumps(fields) if fields is not None else None
-    done = subprocess.run(argv, input=body, stdout=subprocess.PIPE, text=True, check=False)
+    try:
+        done = subprocess.run(argv, input=body, stdout=subprocess.PIPE, text=True, check=False)
+    except FileNotFoundError as error:
+        raise Failed("the command gh is not installed", "Install it on the runner; GitHub's own have it.") from error
     if done.returncode != 0:
-        raise Failed
+        raise Failed(f"GitHub refused {method} {path}", "See what `gh` says above, and the job's permissions.")
     answer = json.loads(done.stdout)
     return [item for page in answer for item in page] if method == "GET" else answer
-
-
-def within_limit(text: str) -> str:
-    if len(text) <= LIMIT:
-        return text
-    kept = text[: LIMIT - len(CUT)]
-    return kept[: kept.rfind("\n") + 1 or None] + CUT
 
 
 def ours(items: Iterable[Json], marker: str) -> Json | None:
@@ -60,13 +55,12 @@ def ours(items: Iterable[Json], marker: str) -> Json | None:
     return None
 
 
-def comment(number: int, marker: str, file: Path) -> str:
-    hidden = f"<!-- {marker} -->"
-    body = {"body": within_limit(f"{hidden}\n{file.read_text(encoding='utf-8')}")}
-    found = ours(api("GET", f"issues/{number}/comments?per_page=100"), hidden)
+def comment(number: int, file: Path) -> str:
+    text = file.read_text(encoding="utf-8")
+    found = ours(api("GET", f"issues/{number}/comments?per_page=100"), text.partition("\n")[0])
     if found is None:
-        return str(api("POST", f"issues/{number}/comments", body)["html_url"])
-    return str(api("PATCH", f"issues/comments/{found['id']}", body)["html_url"])
+        return str(api("POST", f"issues/{number}/comments", {"body": text})["html_url"])
+    return str(api("PATCH", f"issues/comments/{found['id']}", {"body": text})["html_url"])
 
 
 def issues(file: Path) -> str:
@@ -79,7 +73,7 @@ def issues(file: Path) -> str:
 
 
 def _issue(report: Mapping[str, Any], found: Json | None) -> str:
-    fields = {"title": report["title"], "body": within_limit(report["body"])}
+    fields = {"title": report["title"], "body": report["body"]}
     if report["open"] and found is None:
         return str(api("POST", "issues", fields | {"labels": [LABEL]})["html_url"])
     if found is None or (not report["open"] and found["state"] == "closed"):
@@ -96,7 +90,7 @@ def pull_request(branch: str, title: str, file: Path) -> str:
     if there.returncode != 0:
         return f"there is no branch {branch}: nothing to propose"
     owner = os.environ["GITHUB_REPOSITORY"].partition("/")[0]
-    fields: Json = {"title": title, "body": within_limit(file.read_text(encoding="utf-8"))}
+    fields: Json = {"title": title, "body": file.read_text(encoding="utf-8")[:LIMIT]}
     opened = api("GET", f"pulls?state=open&head={owner}:{branch}")
     if opened:
         return str(api("PATCH", f"pulls/{opened[0]['number']}", fields)["html_url"])
@@ -109,7 +103,6 @@ def _options() -> argparse.Namespace:
     what = parser.add_subparsers(dest="what", required=True)
     commented = what.add_parser("comment")
     commented.add_argument("number", type=int)
-    commented.add_argument("marker")
     reported = what.add_parser("issues")
     proposed = what.add_parser("pull-request")
     proposed.add_argument("branch")
@@ -123,13 +116,13 @@ def main() -> int:
     options = _options()
     try:
         if options.what == "comment":
-            outcome = comment(options.number, options.marker, options.file)
+            outcome = comment(options.number, options.file)
         elif options.what == "issues":
             outcome = issues(options.file)
         else:
             outcome = pull_request(options.branch, options.title, options.file)
-    except Failed:
-        print("error: GitHub did not take it\n  See what `gh` says above.", file=sys.stderr)  # noqa: T201
+    except Failed as error:
+        print("error: {}\n  {}".format(*error.args), file=sys.stderr)  # noqa: T201
         return 1
     print(outcome)  # noqa: T201  # the job's log says where it is
     return 0

@@ -5,6 +5,7 @@ Below one folder stands what GitHub would give:
 * ``origin.git``: the repository, bare. Every job starts in a fresh clone of it, as a runner without a disk would. The
   clone finds the embedded environment of the project, and what `make setup` installed, through links.
 * ``work``: where act reads the workflows; its remote's address only names the repository.
+* ``bin``: first on PATH; what is put there as ``gh`` stands for GitHub's API.
 * ``actions/``: what stands for the actions of others, for none can be downloaded. Artifacts are folders in
   ``artifacts/``; the interpreter is the one that runs already; no role is assumed.
 """
@@ -15,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -117,6 +119,11 @@ class Workflows:
         self._git("push", "--quiet", str(self.origin), f"HEAD:{BRANCH}")
         return self._git("rev-parse", "HEAD").strip()
 
+    def clone(self, folder: Path) -> None:
+        """A fresh clone of the repository, with what `make setup` installed: the checkout of any pipeline."""
+        folder.mkdir()
+        subprocess.run(["bash", "-euo", "pipefail", "-c", self._filled(_CHECKOUT)], cwd=folder, timeout=60, check=True)
+
     def pull(self) -> None:
         """Bring ``work`` to what was pushed to the repository meanwhile."""
         self._git("fetch", "--quiet", str(self.origin), BRANCH)
@@ -139,7 +146,8 @@ class Workflows:
         follow: Callable[[str], None] = lambda _: None,
         **inputs: str,
     ) -> Ran:
-        """Run ``.github/workflows/<workflow>.yml`` for an event; ``follow`` gets each line of the log as it comes.
+        """Run ``.github/workflows/<workflow>.yml`` for an event; ``follow`` gets each line of the log as it comes. When
+        it raises, everything that runs is killed, as when a runner dies.
 
         An input's name has underscores for its hyphens. Raises :class:`LocalError` where act is not installed.
         """
@@ -154,6 +162,7 @@ class Workflows:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            start_new_session=True,  # to be ended with all that it started
         ) as child:
             lines = []
             try:
@@ -163,7 +172,7 @@ class Workflows:
                 child.wait(LIMIT)
             finally:
                 if child.poll() is None:
-                    child.terminate()
+                    os.killpg(child.pid, signal.SIGKILL)
         return Ran(child.returncode, "".join(lines))
 
     def _act(self, workflow: str, event: str) -> Iterator[str]:
@@ -190,18 +199,16 @@ class Workflows:
 
     def _environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-        return kept | {"HOME": str(self.folder), "CHECKPOINT_DISABLE": "1"}
+        path = f"{self.folder / 'bin'}{os.pathsep}{kept.get('PATH', os.defpath)}"
+        return kept | {"PATH": path, "HOME": str(self.folder), "CHECKPOINT_DISABLE": "1"}
 
     def _stand_in(self, name: str, script: str) -> None:
         folder = self.folder / "actions" / name
         folder.mkdir(parents=True)
-        filled = script.format(
-            origin=self.origin, project=self.project.absolute(), artifacts=self.folder / "artifacts", branch=BRANCH
-        )
         inputs = {"ref": "REF", "name": "NAME", "path": "FROM_OR_TO"}
         step = {
             "shell": "bash",
-            "run": filled,
+            "run": self._filled(script),
             "env": {variable: f"${{{{ inputs.{given} }}}}" for given, variable in inputs.items()},
         }
         action = {
@@ -211,6 +218,11 @@ class Workflows:
             "runs": {"using": "composite", "steps": [step]},
         }
         (folder / "action.yml").write_text(json.dumps(action), encoding="utf-8")  # JSON is YAML
+
+    def _filled(self, script: str) -> str:
+        return script.format(
+            origin=self.origin, project=self.project.absolute(), artifacts=self.folder / "artifacts", branch=BRANCH
+        )
 
     def _git(self, *arguments: str, folder: Path | None = None) -> str:
         done = subprocess.run(
