@@ -107,8 +107,8 @@ class Notifier:
         now = self._journal.notes(event.secret).get("promoted")
         if event.what == Topic.PROMOTED and now is not None and before not in (None, now.generation):
             return f"{before} → {now.generation}"
-        if event.what == Topic.ROLLED_BACK and before is not None:
-            return f"back to {before}, {why or event.detail}"
+        if event.what == Topic.ROLLED_BACK:
+            return (f"back to {before}, " if before else "") + (why or event.detail)
         return event.detail
 
     def advise(self, secret: str, remedy: str) -> None:
