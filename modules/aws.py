@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from modules import aws_policies as policies
-from modules.resource import Provider, Resource, Stack, literal
+from modules.asset import asset
+from modules.resource import Provider, Resource, Stack, address, literal
 from modules.schema import Schema
-from modules.vendor import AccountTrust, KeySpec, OidcTrust, RunnerSpec, SlotSpec, Vendor
+from modules.vendor import AccountTrust, FunctionSpec, KeySpec, OidcTrust, RunnerSpec, SlotSpec, Vendor
 from modules.where import Where
 from rotation.manifest import Plugin
 
@@ -20,7 +22,17 @@ _YEAR = 365
 
 # Every service that the stacks use, and two that provider 3.39 asks by itself: sts, and ec2, whose real name it would
 # look up for 20 s at each plan.
-_SERVICES = ("ec2", "iam", "kms", "s3", "secretsmanager", "sts")
+_SERVICES = (
+    "cloudwatchevents",
+    "cloudwatchlogs",
+    "ec2",
+    "iam",
+    "kms",
+    "lambda",
+    "s3",
+    "secretsmanager",
+    "sts",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,26 +155,155 @@ class Aws(Vendor):
         may = {"name": "rotation", "role": role.get_string_attribute("id"), "policy": _json(self._may(spec))}
         Resource(stack, "runner-may", "aws_iam_role_policy", may, where=where)
 
+    def function(self, stack: Stack, spec: FunctionSpec, where: Where) -> None:
+        name = self._function_name
+        logs = {"name": f"/aws/lambda/{name}", "retention_in_days": spec.log_days, "tags": self._tags({})}
+        log = Resource(stack, "function-log", "aws_cloudwatch_log_group", logs, where=where)
+        role = self._function_role(stack, spec, log.get_string_attribute("arn"), where)
+        archive = asset(stack, "function-archive", spec.archive)
+        network = (
+            {"subnet_ids": list(spec.subnets), "security_group_ids": list(spec.security_groups)}
+            if spec.subnets
+            else None
+        )
+        function = Resource(
+            stack,
+            "function",
+            "aws_lambda_function",
+            {
+                "function_name": name,
+                "description": f"keyturn: turns what is due in {self.environment}",
+                "role": role.get_string_attribute("arn"),
+                "filename": archive,
+                "source_code_hash": f'${{filebase64sha256("{archive}")}}',
+                "handler": "rotation.handlers.aws_lambda.handler",
+                "runtime": spec.runtime,
+                # Lambda's own default; older providers cannot ask for another one.
+                "architectures": None if spec.architecture == "x86_64" else [spec.architecture],
+                "timeout": spec.timeout,
+                "memory_size": spec.memory,
+                "reserved_concurrent_executions": 1,
+                "environment": {"variables": {name: literal(value) for name, value in spec.variables.items()}},
+                "vpc_config": network,
+                "tags": self._tags({}),
+            },
+            where=where,
+            after=[log],  # Lambda would make one itself, which keeps everything for ever
+        )
+        if spec.every is not None:
+            self._rule(stack, spec.every, function.get_string_attribute("arn"), where)
+        by_store = {"principal": "secretsmanager.amazonaws.com", "source_account": self.account}
+        self._let(stack, "store", by_store, where, after=function)
+
+    def rotated_by_store(self, stack: Stack, name: str, days: int, where: Where) -> None:
+        Resource(
+            stack,
+            f"rotation-{name}",
+            "aws_secretsmanager_secret_rotation",
+            {
+                "secret_id": f"${{{address('aws_secretsmanager_secret', name)}.id}}",
+                "rotation_lambda_arn": self._arn("lambda", f"function:{self._function_name}"),
+                "rotation_rules": {"automatically_after_days": days},
+            },
+            where=where,
+        )
+
+    @property
+    def _function_name(self) -> str:
+        return f"keyturn-{self.environment}"
+
+    def _function_role(self, stack: Stack, spec: FunctionSpec, log: str, where: Where) -> Resource:
+        trust = policies.document([policies.trust_service("lambda.amazonaws.com")])
+        role = Resource(
+            stack,
+            "function-role",
+            "aws_iam_role",
+            {
+                "name": f"{self._function_name}-function",
+                "description": f"keyturn: turns what is due in {self.environment}",
+                "assume_role_policy": _json(trust),
+                "tags": self._tags({}),
+            },
+            where=where,
+        )
+        statements = self._may_turn(spec.secrets, spec.reads, spec.store_keys, spec.sealing_keys, spec.sealed)
+        if spec.others:
+            prefix = self._arn("secretsmanager", "secret:")
+            statements.append(policies.look_at_secrets(policies.Scope.of(spec.others, self.environment, prefix)))
+        statements += [*policies.keep_journal(*spec.journal), policies.write_log(log)]
+        if spec.subnets:
+            statements.append(policies.join_network())
+        may = {
+            "name": "rotation",
+            "role": role.get_string_attribute("id"),
+            "policy": _json(policies.document(statements)),
+        }
+        Resource(stack, "function-may", "aws_iam_role_policy", may, where=where)
+        return role
+
+    def _rule(self, stack: Stack, every: timedelta, function: str, where: Where) -> None:
+        minutes = every // timedelta(minutes=1)
+        rule = Resource(
+            stack,
+            "due",
+            "aws_cloudwatch_event_rule",
+            {
+                "name": f"{self._function_name}-due",
+                "description": "keyturn: asks what is due",
+                "schedule_expression": "rate(1 hour)" if minutes == 60 else f"rate({minutes} minutes)",
+                "tags": self._tags({}),
+            },
+            where=where,
+        )
+        name = rule.get_string_attribute("name")
+        target = {"rule": name, "target_id": "keyturn", "arn": function}
+        Resource(stack, "due-target", "aws_cloudwatch_event_target", target, where=where)
+        by_rule = {"principal": "events.amazonaws.com", "source_arn": rule.get_string_attribute("arn")}
+        self._let(stack, "due", by_rule, where, after=rule)
+
+    def _let(self, stack: Stack, who: str, caller: Mapping[str, str], where: Where, *, after: Resource) -> None:
+        may = {
+            "statement_id": f"keyturn-{who}",
+            "action": "lambda:InvokeFunction",
+            "function_name": "${aws_lambda_function.function.function_name}",
+            **caller,
+        }
+        Resource(stack, f"{who}-may-call", "aws_lambda_permission", may, where=where, after=[after])
+
     def _may(self, spec: RunnerSpec) -> dict[str, Any]:
-        scope = policies.Scope.of(spec.secrets, self.environment, self._arn("secretsmanager", "secret:"))
-        statements = [policies.find_secrets(), policies.turn_secrets(scope)] if spec.secrets else []
-        reads = [self._arn("secretsmanager", f"secret:{name}{policies.SUFFIX}") for name in spec.reads]
-        if reads:
-            statements.append(policies.read_administrators(reads))
+        store_keys = [spec.keys[name] for name in sorted(spec.store_keys)]
+        sealing_keys = [spec.keys[name] for name in sorted(spec.sealing_keys)]
+        statements = self._may_turn(spec.secrets, spec.reads, store_keys, sealing_keys, spec.sealed)
         if spec.keys:
             statements.append(policies.turn_keys(list(spec.keys.values())))
-        if spec.store_keys:
-            keys = [spec.keys[name] for name in sorted(spec.store_keys)]
-            everywhere = self._arn("secretsmanager", f"secret:{self.environment}/*")
-            statements.append(policies.encrypt_through_store(keys, self.region, everywhere))
-        if spec.sealing_keys:
-            keys = [spec.keys[name] for name in sorted(spec.sealing_keys)]
-            statements.append(policies.seal_values(keys, spec.sealed, self.environment))
         if spec.consumers:
             statements += policies.put_configuration(spec.config, spec.consumers)
         if spec.state:
             statements += policies.keep_state(*spec.state)
         return policies.document(statements)
+
+    def _may_turn(
+        self,
+        secrets: Sequence[str],
+        reads: Sequence[str],
+        store_keys: Sequence[str],
+        sealing_keys: Sequence[str],
+        sealed: Sequence[str],
+    ) -> list[policies.Statement]:
+        """To turn these secrets, and what goes with it."""
+        statements: list[policies.Statement] = []
+        if secrets:
+            scope = policies.Scope.of(secrets, self.environment, self._arn("secretsmanager", "secret:"))
+            statements += [policies.find_secrets(), policies.turn_secrets(scope)]
+        if reads:
+            arns = [self._arn("secretsmanager", f"secret:{name}{policies.SUFFIX}") for name in reads]
+            statements.append(policies.read_administrators(arns))
+        if store_keys:
+            everywhere = self._arn("secretsmanager", f"secret:{self.environment}/*")
+            statements.append(policies.encrypt_through_store(store_keys, self.region, everywhere))
+        if sealing_keys:
+            statements.append(policies.seal_values(sealing_keys, sealed, self.environment))
+        return statements
 
     def _trust(self, stack: Stack, name: str, trust: OidcTrust | AccountTrust, where: Where) -> policies.Statement:
         if isinstance(trust, AccountTrust):

@@ -67,6 +67,17 @@ def turn_secrets(scope: Scope) -> Statement:
     return statement | ({"Condition": dict(scope.condition)} if scope.condition else {})
 
 
+def look_at_secrets(scope: Scope) -> Statement:
+    """Names, labels and dates of secrets, to know whether they are due; never a value."""
+    statement: Statement = {
+        "Sid": "LookAtSecrets",
+        "Effect": "Allow",
+        "Action": "secretsmanager:DescribeSecret",
+        "Resource": list(scope.arns),
+    }
+    return statement | ({"Condition": dict(scope.condition)} if scope.condition else {})
+
+
 def read_administrators(arns: Sequence[str]) -> Statement:
     return {
         "Sid": "ReadAdministrators",
@@ -151,6 +162,46 @@ def keep_state(bucket: str, key: str) -> list[Statement]:
     ]
 
 
+def keep_journal(bucket: str, prefix: str) -> list[Statement]:
+    """The journal with what lies beside it, and the lease, which is deleted when it ends."""
+    return [
+        _list_bucket("FindJournal", bucket, [f"{prefix}/*"]),
+        {
+            "Sid": "KeepJournal",
+            "Effect": "Allow",
+            "Action": ["s3:DeleteObject", "s3:GetObject", "s3:PutObject"],
+            "Resource": f"arn:aws:s3:::{bucket}/{prefix}/*",
+        },
+    ]
+
+
+def write_log(group: str) -> Statement:
+    return {
+        "Sid": "WriteLog",
+        "Effect": "Allow",
+        "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+        "Resource": f"{group}:*",
+    }
+
+
+def join_network() -> Statement:
+    """What Lambda does with the function's role to place it in a network; it takes no resource before that.
+    https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions"""
+    return {
+        "Sid": "JoinNetwork",
+        "Effect": "Allow",
+        "Action": [
+            "ec2:AssignPrivateIpAddresses",
+            "ec2:CreateNetworkInterface",
+            "ec2:DeleteNetworkInterface",
+            "ec2:DescribeNetworkInterfaces",
+            "ec2:DescribeSubnets",
+            "ec2:UnassignPrivateIpAddresses",
+        ],
+        "Resource": "*",
+    }
+
+
 def _list_bucket(sid: str, bucket: str, prefixes: Sequence[str]) -> Statement:
     return {
         "Sid": sid,
@@ -208,6 +259,10 @@ def trust_account(account: str) -> Statement:
         "Principal": {"AWS": f"arn:aws:iam::{account}:root"},
         "Action": "sts:AssumeRole",
     }
+
+
+def trust_service(name: str) -> Statement:
+    return {"Effect": "Allow", "Principal": {"Service": name}, "Action": "sts:AssumeRole"}
 
 
 def trust_oidc(provider_arn: str, host: str, audience: str, claims: Mapping[str, str]) -> Statement:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 
 from modules.resource import Resource, Stack
 from modules.where import Where
@@ -75,6 +77,31 @@ class RunnerSpec:
     trusts: Sequence[Trust]
 
 
+@dataclass(frozen=True, slots=True)
+class FunctionSpec:
+    """The function that turns what is due, called ``every`` so often (None: never). Names and keys are as in
+    :class:`RunnerSpec`: it may turn ``secrets`` and look at ``others``. ``variables`` hold names only; ``journal`` is
+    the bucket and the prefix of its memory."""
+
+    archive: Path
+    runtime: str
+    architecture: str
+    timeout: int
+    memory: int
+    log_days: int
+    subnets: tuple[str, ...]
+    security_groups: tuple[str, ...]
+    variables: Mapping[str, str]
+    every: timedelta | None
+    secrets: tuple[str, ...]
+    others: tuple[str, ...]
+    sealed: tuple[str, ...]
+    reads: tuple[str, ...]
+    store_keys: tuple[str, ...]
+    sealing_keys: tuple[str, ...]
+    journal: tuple[str, str]
+
+
 class Vendor(ABC):
     """One vendor in one environment."""
 
@@ -120,3 +147,11 @@ class Vendor(ABC):
     @abstractmethod
     def runner(self, stack: Stack, spec: RunnerSpec, where: Where) -> None:
         """Declare the identity that rotates, with the least that it needs."""
+
+    @abstractmethod
+    def function(self, stack: Stack, spec: FunctionSpec, where: Where) -> None:
+        """Declare the function that turns what is due, what calls it, and what it may do."""
+
+    @abstractmethod
+    def rotated_by_store(self, stack: Stack, name: str, days: int, where: Where) -> None:
+        """Let the store rotate a secret by itself through the function, every so many days."""

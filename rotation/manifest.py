@@ -112,6 +112,15 @@ class Rehearsal(_Declared):
     within: Duration
 
 
+class Dispatch(_Declared):
+    """The pipeline that a function asks to turn what only Terraform can deploy. ``token`` is the name, in the store, of
+    the secret that lets it ask."""
+
+    kind: Literal["github", "jenkins"]
+    url: str
+    token: str
+
+
 class Manifest(_Declared):
     """All that one environment declares. ``order`` ranks environments: a lower one goes first. ``embedded`` tells that
     its servers are those of the embedded environment. ``stacks`` are in the order in which they are deployed.

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from modules.aws import Aws
 from modules.declarations import Pace
+from modules.rotation_trigger import Trigger
 from modules.runner_identity import github_actions
 from modules.vendor import AccountTrust, Trust, Vendor
 from rotation.errors import DeclarationError
@@ -47,7 +48,8 @@ class S3State:
 class Environment:
     """One environment. ``order`` ranks it: lower ones go first. ``applications`` are the addresses of the consumers'
     rings; ``recovery_days`` and ``deletion_days`` are how long deleted secrets and keys can be brought back.
-    ``rehearsal`` names what must have gone well before a rotation here: the same one, with the same code, there."""
+    ``rehearsal`` names what must have gone well before a rotation here: the same one, with the same code, there.
+    ``trigger`` is the function in the cloud that turns what is due, where there is one."""
 
     name: str
     order: int
@@ -61,6 +63,7 @@ class Environment:
     account: str
     applications: Mapping[Ring, str] = field(default_factory=dict)
     rehearsal: Rehearsal | None = None
+    trigger: Trigger | None = None
 
     @property
     def is_local(self) -> bool:

@@ -1,4 +1,4 @@
-"""The foundation: keys, the place of configuration objects, and the runner's identity."""
+"""The foundation: keys, the place of configuration objects, the runner's identity, and what triggers rotations."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from modules.cdk import App
 from modules.declarations import Estate
 from modules.encryption_key import EncryptionKey
 from modules.resource import Stack
+from modules.rotation_trigger import RotationTrigger
 from modules.runner_identity import RunnerIdentity
 from modules.where import here
 from rotation.manifest import Key
@@ -45,6 +46,15 @@ class Foundation(Stack):
             state=(state.bucket, state.key(application)) if isinstance(state, S3State) else None,
             trusts=environment.trusts,
         )
+        if environment.trigger is not None:
+            RotationTrigger(
+                self,
+                environment.vendor,
+                estate,
+                environment.trigger,
+                environment=environment.name,
+                keys={name: key.address for name, key in keys.items()},
+            )
 
 
 def _readers(estate: Estate, key: str) -> tuple[str, ...]:

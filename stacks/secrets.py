@@ -6,6 +6,7 @@ from modules.cdk import App
 from modules.declarations import Estate
 from modules.managed_secret import ManagedSecret
 from modules.resource import Stack
+from modules.rotation_trigger import rotate_by_store
 from rotation.manifest import Secret
 from stacks.environments import Environment
 from stacks.state import keep_state
@@ -30,3 +31,5 @@ class Secrets(Stack):
             ).declared
             for secret in estate.secrets
         }
+        if environment.trigger is not None:
+            rotate_by_store(self, environment.vendor, environment.trigger)

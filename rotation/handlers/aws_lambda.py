@@ -23,11 +23,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from rotation.engine import Engine, Event
 from rotation.errors import UsageError
-from rotation.handlers.dispatch import Dispatch
 from rotation.handlers.due import turn_due
 from rotation.handlers.steps import Step, take
 from rotation.journal_place import open_journal
-from rotation.manifest import Manifest
+from rotation.manifest import Dispatch, Manifest
 from rotation.plugins import Plugins
 from rotation.settings import Settings
 

@@ -14,28 +14,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlencode
 
 import urllib3
-from pydantic import BaseModel, ConfigDict
 
 from rotation.errors import KeyturnError, Unauthorized, Unavailable
+from rotation.manifest import Dispatch
 from rotation.retries import retrying
 from rotation.secret_value import SecretValue
 
 EVENT = "keyturn-rotate"
 _TIMEOUT = urllib3.Timeout(connect=5, read=15)
-
-
-class Dispatch(BaseModel):
-    """Which pipeline to ask. ``token`` is the name, in Secrets Manager, of the secret that holds its token."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: Literal["github", "jenkins"]
-    url: str
-    token: str
 
 
 class _Request(NamedTuple):

@@ -19,8 +19,8 @@ from typing import Any
 from rotation.due import select
 from rotation.engine import Engine, Request, Result
 from rotation.errors import KeyturnError, LeaseHeld
-from rotation.handlers.dispatch import Dispatch, send
-from rotation.manifest import Manifest
+from rotation.handlers.dispatch import send
+from rotation.manifest import Dispatch, Manifest
 from rotation.model import Blocked, Done, Ending, Reason, Trigger, Wait
 from rotation.opening import Purpose
 from rotation.plugins import load

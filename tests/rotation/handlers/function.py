@@ -150,6 +150,6 @@ class Function:
         return answer is Acceptance.ACCEPTED
 
     def users(self) -> list[str]:
-        pattern = f"{self.database.name}_app%"
-        rows = self.database.run(f"SELECT usename FROM pg_user WHERE usename LIKE '{pattern}' ORDER BY usename")
-        return [row[0] for row in rows]
+        """Those that rotations made in the database's server."""
+        rows = self.database.run("SELECT usename FROM pg_user ORDER BY usename")
+        return [row[0] for row in rows if row[0].startswith(f"{self.database.name}_app")]
