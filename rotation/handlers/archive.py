@@ -51,7 +51,7 @@ ROOTS = (
 )
 # boto3 with all that it needs is a part of every Python runtime.
 _PROVIDED = frozenset({"boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3"})
-_LEFT_OUT = ("commands", "drift", "local", "report")  # folders of this package
+_LEFT_OUT = ("commands", "local", "report")  # folders of this package
 _NEEDLESS = re.compile(r"(^|/)(__pycache__|tests?)/|\.(pyi|pyx|pxd|c|h)$|(^|/)py\.typed$")
 _OF_METADATA = re.compile(r"/(METADATA|licenses/.*|LICEN[CS]E.*|COPYING.*|NOTICE.*)$")
 
