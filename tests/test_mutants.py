@@ -7,21 +7,24 @@ short story of two runners. The witness passes as things are, and must fail unde
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rotation import coalescing, decide, engine, rollout
+from rotation import coalescing, decide, engine, incident, rollout
 from rotation.errors import KeyturnError
+from rotation.evidence import Evidence
 from rotation.journal import Journal
+from rotation.manifest import Manifest
 from rotation.model import Acceptance, Act, Decision, Ring, Step, StoreView
 from rotation.opening import Opening
 from rotation.pins import Pins
 from tests import world_plugins
-from tests.rotation import test_coalescing, test_decide, test_engine
+from tests.rotation import test_coalescing, test_decide, test_engine, test_evidence, test_incident
 from tests.scenarios import ROTATE, SCENARIOS
 from tests.test_race import test_with_one_journal_the_second_runner_is_told_to_wait
 from tests.world import Side, World, fresh, memory_folder, no_hook
@@ -116,6 +119,17 @@ def moved_blindly(self: rollout.Rollout, pins: Pins, moves: Sequence[rollout.Mov
     return pins
 
 
+def unhurried(manifest: Manifest, names: Iterable[str]) -> Manifest:
+    del names
+    return manifest
+
+
+def in_any_order(manifest: Manifest, names: Iterable[str]) -> TopologicalSorter[str]:
+    sorter = TopologicalSorter({name: () for name in names})
+    sorter.prepare()
+    return sorter
+
+
 # Witnesses
 
 
@@ -183,6 +197,10 @@ def rejected_in_its_sleep(folder: Path) -> None:
 
 def first_value_is_asked_for(folder: Path) -> None:
     test_engine.test_a_first_value_is_made_only_when_it_is_asked_for(folder)
+
+
+def of_incident(test: Callable[[test_incident.Estate], None]) -> Witness:
+    return lambda folder: test(test_incident.begun(folder))
 
 
 MUTANTS = (
@@ -314,6 +332,36 @@ MUTANTS = (
         "whoever waits holds its companions",
         replaced(coalescing, "_rings_ahead", always(tuple(Ring))),
         story_of_two(test_coalescing.test_a_companion_that_waits_for_its_target_holds_nobody),
+    ),
+    Mutant(
+        "values from before an incident count as new",
+        replaced(incident._Response, "_is_new", always(True)),
+        of_incident(test_incident.test_everything_is_turned_once_and_no_old_value_lets_anybody_in),
+    ),
+    Mutant(
+        "candidates from before an incident go on",
+        replaced(incident, "candidate_of", always(None)),
+        of_incident(test_incident.test_a_candidate_in_flight_is_taken_back_and_never_becomes_current),
+    ),
+    Mutant(
+        "returns from before an incident are staged",
+        replaced(incident._Response, "_is_void", always(False)),
+        of_incident(test_incident.test_a_return_that_has_staged_nothing_is_called_off),
+    ),
+    Mutant(
+        "old values have their grace in an incident",
+        replaced(Manifest, "urgent", unhurried),
+        of_incident(test_incident.test_everything_is_turned_once_and_no_old_value_lets_anybody_in),
+    ),
+    Mutant(
+        "an incident does not wait for makers",
+        replaced(incident, "in_order", in_any_order),
+        test_incident.test_what_is_made_with_a_maker_that_cannot_be_turned_waits_for_it,
+    ),
+    Mutant(
+        "a rehearsal is not asked for",
+        replaced(Evidence, "require", always(None)),
+        test_evidence.test_a_first_value_needs_it_too,
     ),
     Mutant(
         "steps without effect are repeated",

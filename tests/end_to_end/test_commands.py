@@ -20,7 +20,7 @@ from tests.fixtures.project import SECRET, STORED_AS, TOKEN, Project
 
 pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.timeout(600)]
 
-COMMANDS = ("local", "status", "plan", "rotate", "rollback", "retire", "adopt", "render", "rekey", "audit")
+COMMANDS = ("local", "status", "plan", "rotate", "rollback", "retire", "adopt", "render", "rekey", "audit", "incident")
 
 
 def _value(project: Project, secret: str = SECRET) -> str:

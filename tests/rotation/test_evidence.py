@@ -329,7 +329,7 @@ def test_an_override_that_nothing_needed_leaves_no_trace(production: Place) -> N
     assert production.trail().count("overridden") == count
 
 
-def test_a_first_value_needs_it_too(staging: Place, elsewhere: Path) -> None:
+def test_a_first_value_needs_it_too(elsewhere: Path) -> None:
     world = Place(elsewhere, environment="production")
     assert refusal(world.run(Request(initialize=True, wait=PATIENT))).startswith("there is no evidence")
     assert world.slot.values == {}
