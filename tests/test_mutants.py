@@ -125,7 +125,7 @@ def unhurried(manifest: Manifest, names: Iterable[str]) -> Manifest:
 
 
 def in_any_order(manifest: Manifest, names: Iterable[str]) -> TopologicalSorter[str]:
-    sorter = TopologicalSorter({name: () for name in names})
+    sorter = TopologicalSorter(dict.fromkeys(names, ()))
     sorter.prepare()
     return sorter
 
