@@ -334,7 +334,7 @@ def test_a_recipient_that_cannot_be_told_costs_one_warning(
     monkeypatch.setattr(notifications.deliver, "__defaults__", (6.0,))
     logged = _listen(monkeypatch)
     with webhook() as fine, webhook(500) as failing, silent_server() as silent:
-        ports = {"failing": failing.port, "silent": silent, "closed": _closed_port()}
+        ports = {"failing": failing.port, "silent": silent, "closed": closed_port()}
         run, started = Run(journal, [to(url.format(**ports)), to(fine.url)]), time.monotonic()
         with run() as notifier:
             notifier.hear(event("promoted", "generation 42 is current"))
@@ -357,7 +357,7 @@ def _listen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return logged
 
 
-def _closed_port() -> int:
+def closed_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
