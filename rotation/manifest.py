@@ -114,11 +114,12 @@ class Rehearsal(_Declared):
 
 class Dispatch(_Declared):
     """The pipeline that a function asks to turn what only Terraform can deploy. ``token`` is the name, in the store, of
-    the secret that lets it ask."""
+    the secret that lets it ask; ``branch`` is whose workflow is to run, on GitHub."""
 
     kind: Literal["github", "jenkins"]
     url: str
     token: str
+    branch: str = "main"
 
 
 class Manifest(_Declared):

@@ -219,7 +219,12 @@ def _planned_stacks(
     ahead, ahead_stored = pins, dict(stored)
     for rotation in rotations:
         secret = engine.manifest.secrets[rotation.secret]
-        version = engine.plugins.store(secret).predict(secret.stored_as, rotation.to)
+        standing = stored[rotation.secret].pending
+        version = (
+            standing
+            if standing is not None and standing.generation == rotation.to
+            else engine.plugins.store(secret).predict(secret.stored_as, rotation.to)
+        )
         ahead_stored[rotation.secret] = replace(stored[rotation.secret], pending=version)
         for consumer in engine.manifest.consumers_of(rotation.secret):
             first = next((ring for ring in Ring if ring in consumer.rings), None)

@@ -63,10 +63,12 @@ class Session:
         return sorted(selection.taken)
 
     def in_flight(self, rows: Iterable[SecretStatus]) -> list[str]:
-        """The secrets whose rotation is open, in the store or in the journal."""
+        """The secrets whose rotation is open, in the store or in the journal, and those whose rings are yet to follow:
+        the store's own rotation promotes and leaves pins alone."""
         opened = self.engine.journal.open_rotations()
         known = self.engine.manifest.secrets
-        return sorted({row.secret for row in rows if row.pending is not None} | (set(opened) & set(known)))
+        found = {row.secret for row in rows if row.pending is not None or _is_ahead(row)}
+        return sorted(found | (set(opened) & set(known)))
 
     def run(
         self,
@@ -125,6 +127,11 @@ def opened(options: argparse.Namespace) -> tuple[Settings, Manifest]:
     if manifest.embedded:
         os.environ.update(environment.environment_variables(settings.project))
     return settings, manifest
+
+
+def _is_ahead(row: SecretStatus) -> bool:
+    """Whether a ring is pinned to something else than what is current."""
+    return row.current is not None and any(pinned != row.current for pinned in row.pins.values())
 
 
 @contextmanager

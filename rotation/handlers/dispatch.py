@@ -1,13 +1,13 @@
 """Asking a pipeline to turn what is due, because only it can deploy.
 
 It is asked for *what is due*, never for certain secrets: an event that is delivered twice finds nothing due the second
-time. The names go along for whoever reads the pipeline's log.
+time. The names go along as words for the audit trail.
 
-- ``github``: ``https://api.github.com/repos/OWNER/REPOSITORY/dispatches``, the event ``keyturn-rotate`` with
-  environment and secrets as its ``client_payload``. The token is a fine-grained one with "Contents: write" there.
-  https://docs.github.com/rest/repos/repos#create-a-repository-dispatch-event
-- ``jenkins``: ``https://HOST/job/NAME/buildWithParameters`` with the parameters ``ENVIRONMENT`` and ``REASON``. The
-  token is ``user:token``. https://www.jenkins.io/doc/book/using/remote-access-api/
+- ``github``: ``https://api.github.com/repos/OWNER/REPOSITORY/actions/workflows/rotate.yml/dispatches``, with the inputs
+  of that workflow. The token is a fine-grained one with "Actions: write" on that repository.
+  https://docs.github.com/rest/actions/workflows#create-a-workflow-dispatch-event
+- ``jenkins``: ``https://HOST/job/NAME/buildWithParameters``, with the parameters of the Jenkinsfile. The token is
+  ``user:token``. https://www.jenkins.io/doc/book/using/remote-access-api/
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ import urllib3
 
 from rotation.errors import KeyturnError, Unauthorized, Unavailable
 from rotation.manifest import Dispatch
+from rotation.model import Trigger
 from rotation.retries import retrying
 from rotation.secret_value import SecretValue
 
-EVENT = "keyturn-rotate"
+MOST_NAMES = 10
 _TIMEOUT = urllib3.Timeout(connect=5, read=15)
 
 
@@ -36,21 +37,25 @@ class _Request(NamedTuple):
 def send(dispatch: Dispatch, environment: str, secrets: Sequence[str], token: SecretValue) -> None:
     """Ask the pipeline. Raises Unavailable where it cannot be reached, Unauthorized where it refuses the token, and
     :class:`KeyturnError` for any other refusal; none quotes the pipeline's answer."""
+    more = f" and {len(secrets) - MOST_NAMES} more" if len(secrets) > MOST_NAMES else ""
+    words = f"{', '.join(secrets[:MOST_NAMES])}{more}"
     make = {"github": _github, "jenkins": _jenkins}[dispatch.kind]
-    request = make(environment, secrets, token.reveal().strip())
+    request = make(dispatch, environment, words, token.reveal().strip())
     retrying(lambda: _post(dispatch.url, request))
 
 
-def _github(environment: str, secrets: Sequence[str], token: str) -> _Request:
-    body = {"event_type": EVENT, "client_payload": {"environment": environment, "secrets": list(secrets)}}
+def _github(dispatch: Dispatch, environment: str, words: str, token: str) -> _Request:
+    inputs = {"environments": json.dumps([environment]), "trigger": Trigger.SCHEDULE, "words": words}
     accept = {"Accept": "application/vnd.github+json", "Content-Type": "application/json", "User-Agent": "keyturn"}
-    return _Request({**accept, "Authorization": f"Bearer {token}"}, json.dumps(body).encode())
+    body = json.dumps({"ref": dispatch.branch, "inputs": inputs})
+    return _Request({**accept, "Authorization": f"Bearer {token}"}, body.encode())
 
 
-def _jenkins(environment: str, secrets: Sequence[str], token: str) -> _Request:
-    body = urlencode({"ENVIRONMENT": environment, "REASON": f"schedule: {', '.join(secrets)}"})
+def _jenkins(dispatch: Dispatch, environment: str, words: str, token: str) -> _Request:
+    del dispatch
+    body = {"ACTION": "rotate", "ENVIRONMENT": environment, "TRIGGER": Trigger.SCHEDULE, "WORDS": words}
     headers = {"Content-Type": "application/x-www-form-urlencoded", **urllib3.make_headers(basic_auth=token)}
-    return _Request(headers, body.encode())
+    return _Request(headers, urlencode(body).encode())
 
 
 def _post(url: str, request: _Request) -> None:

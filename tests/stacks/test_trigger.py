@@ -26,7 +26,9 @@ from stacks.environments import Environment, environments
 from stacks.estate import estate
 from tests.fixtures.aws import ACCESS_KEY, REGION, SECRET_KEY, AwsApi, running_aws_api
 
-PIPELINE = Dispatch(kind="github", url="https://api.github.com/repos/o/r/dispatches", token="ci/token")
+PIPELINE = Dispatch(
+    kind="github", url="https://api.github.com/repos/o/r/actions/workflows/rotate.yml/dispatches", token="ci/token"
+)
 SPARE = Secret("orders/spare", Credential("random_token"), strategy=Strategy.OVERLAPPING)
 
 
@@ -145,7 +147,7 @@ def test_a_network_and_another_architecture_are_declared_where_they_are_asked_fo
 @pytest.mark.parametrize(
     ("others", "reason"),
     [
-        ({"journal": "/tmp/journal"}, "a function forgets"),
+        ({"journal": "journal"}, "a function forgets"),
         ({"timeout": 60}, "between 120"),
         ({"timeout": 901}, "between 120"),
         ({"by_store": {"orders/none": 30}}, "not declared"),

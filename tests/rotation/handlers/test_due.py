@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 
 import pytest
 import stamina
+import yaml
 
 from rotation.engine import Engine, Request
 from rotation.errors import KeyturnError, Unauthorized, Unavailable
@@ -20,6 +21,7 @@ from rotation.handlers.due import RESERVE, turn_due
 from rotation.manifest import Dispatch, Rehearsal
 from rotation.secret_value import SecretValue
 from tests.contracts.staging import told_by
+from tests.fixtures.project import CHECKOUT
 from tests.rotation.handlers.function import DB, TOKEN, USED, Function
 
 CI_TOKEN = "canary-ci-token-5d1f"
@@ -154,8 +156,8 @@ def test_a_secret_with_consumers_is_handed_to_the_pipeline_once(
     assert result["asked_for"] == [USED]
     ((headers, body),) = pipeline.taken
     assert headers["Authorization"] == f"Bearer {CI_TOKEN}"
-    payload = {"environment": function.environment, "secrets": [USED]}
-    assert json.loads(body) == {"event_type": "keyturn-rotate", "client_payload": payload}
+    inputs = {"environments": json.dumps([function.environment]), "trigger": "schedule", "words": USED}
+    assert json.loads(body) == {"ref": "main", "inputs": inputs}
     result = _tick(function, dispatch, later=3 * HOUR)
     assert (result["for_the_pipeline"], result["asked_for"]) == ([USED], [])
     assert len(pipeline.taken) == 1
@@ -204,7 +206,23 @@ def test_jenkins_is_asked_by_its_build_parameters(pipeline: Pipeline) -> None:
     send(dispatch, "staging", ["a", "b"], SecretValue("user:token"))
     ((headers, body),) = pipeline.taken
     assert headers["authorization"].startswith("Basic ")
-    assert parse_qs(body) == {"ENVIRONMENT": ["staging"], "REASON": ["schedule: a, b"]}
+    asked = {"ACTION": ["rotate"], "ENVIRONMENT": ["staging"], "TRIGGER": ["schedule"], "WORDS": ["a, b"]}
+    assert parse_qs(body) == asked
+
+
+def test_the_inputs_are_those_that_the_workflow_and_the_jenkinsfile_take(pipeline: Pipeline) -> None:
+    workflow = yaml.safe_load((CHECKOUT / ".github/workflows/rotate.yml").read_text())
+    known = workflow[True]["workflow_dispatch"]["inputs"]  # "on" is true to a YAML 1.1 parser
+    send(Dispatch(kind="github", url=pipeline.url, token="t"), "staging", ["a"] * 20, SecretValue("t"))
+    inputs = json.loads(pipeline.taken[0][1])["inputs"]
+    assert inputs.keys() <= known.keys()
+    assert inputs["trigger"] in known["trigger"]["options"]
+    assert inputs["words"].endswith(" and 10 more")
+    send(Dispatch(kind="jenkins", url=pipeline.url, token="t"), "staging", ["a"], SecretValue("u:t"))
+    jenkinsfile = (CHECKOUT / "Jenkinsfile").read_text()
+    for name, (value,) in parse_qs(pipeline.taken[1][1]).items():
+        declared = next(line for line in jenkinsfile.splitlines() if f"(name: '{name}'" in line)
+        assert "choices:" not in declared or f"'{value}'" in declared
 
 
 @pytest.mark.parametrize(
