@@ -10,7 +10,7 @@ export CHECKPOINT_DISABLE := 1
 
 COMPILE := uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
-.PHONY: setup demo down test lint lambda bench readme lock clean
+.PHONY: setup demo down test test-browser screenshot lint lambda bench readme lock clean
 .DELETE_ON_ERROR:
 
 setup: .venv/.ready node_modules/.ready
@@ -36,6 +36,15 @@ down:
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# The report in Debian's Chromium, which apt installs here where it is missing; `make test` skips it without one.
+test-browser: setup
+	command -v chromium >/dev/null || apt-get install --yes --no-install-recommends chromium || sudo apt-get install --yes --no-install-recommends chromium
+	$(BIN)/python -m pytest tests/browser
+
+# Makes docs/report.png anew.
+screenshot: setup
+	$(BIN)/python -m tests.browser.screenshot
 
 lint: setup
 	$(BIN)/ruff format --check .
