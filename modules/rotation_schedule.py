@@ -41,7 +41,7 @@ class RotationSchedule:
     meaning of each argument is in rotation/schedule.py; ``declared`` goes to the manifest.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the words of a schedule, each by its name
         self,
         *,
         every: timedelta | None = None,

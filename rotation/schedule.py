@@ -18,8 +18,8 @@
 Refused, with the reason in one sentence: no or two ways to be due, a cron that never fires, an unknown time zone, a
 window that opens when it closes, a blackout that ends before it starts, an interval below ``minimum_age``, ``jitter``
 or ``early`` that reach the interval (for a cron: the shortest gap among its next 100 firings from 2024 on, a leap
-year), ``since`` together with ``immediately``, a first due date that no calendar has, and blackouts that let no window
-open for :data:`HORIZON`.
+year), a ``deployment`` event without ``minimum_age``, ``since`` together with ``immediately``, a first due date that no
+calendar has, and blackouts that let no window open for :data:`HORIZON`.
 """
 
 from __future__ import annotations
@@ -275,6 +275,8 @@ class Schedule(_Declared):
             raise ValueError(f"jitter of {self.jitter} reaches the interval of {interval}, so turns could be missed")
         if self.every is not None and self.every < self.minimum_age:
             raise ValueError(f"the interval of {self.every} is below the minimum age of {self.minimum_age}")
+        if "deployment" in self.events and not self.minimum_age:
+            raise ValueError("a rotation deploys: due after each deployment it would never rest without a minimum_age")
         if self.early >= interval:
             raise ValueError(f"early of {self.early} reaches the interval of {interval}, so it could always be taken")
         self._blackouts_leave_room()

@@ -69,7 +69,12 @@ def test_two_secrets_that_are_due_make_one_deployment_per_ring(project: Project,
 def test_what_its_window_holds_is_left_and_says_until_when(project: Project, estate: Path) -> None:
     opens = datetime.now(UTC) + timedelta(days=3)
     window = f'{{"weekdays": ("{WEEKDAYS[opens.weekday()]}",)}}'
-    declare(project, estate, f'{DUE}, events=("deployment",))', f"{DUE}, windows=({window},))")
+    declare(
+        project,
+        estate,
+        f'{DUE}, minimum_age=timedelta(seconds=1), events=("deployment",))',
+        f"{DUE}, windows=({window},))",
+    )
     held = project.status(TOKEN)
     assert held["held_until"][:16] == f"{opens:%Y-%m-%d}T00:00"
     assert held["overdue_since"] is None

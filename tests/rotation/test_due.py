@@ -117,7 +117,7 @@ def test_what_has_no_value_is_neither_due_nor_taken_along() -> None:
 
 
 def on(event: str, **others: object) -> Schedule:
-    return Schedule.model_validate({"every": 300 * DAY, "events": (event,), **others})
+    return Schedule.model_validate({"every": 300 * DAY, "events": (event,), "minimum_age": DAY, **others})
 
 
 def test_after_a_deployment_it_takes_what_is_to_be_turned_then_and_nothing_else_that_is_due() -> None:

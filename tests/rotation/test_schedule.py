@@ -56,6 +56,7 @@ def blackouts(draw: st.DrawFn) -> Blackout:
 schedules = st.builds(
     Schedule,
     every=intervals.filter(lambda every: every > timedelta(hours=1)),
+    minimum_age=st.timedeltas(timedelta(seconds=1), timedelta(hours=1)),
     timezone=zones,
     windows=st.lists(windows(), max_size=3).map(tuple),
     blackouts=st.lists(blackouts(), max_size=3).map(tuple),
@@ -244,7 +245,7 @@ def test_there_is_grace_before_and_after_the_due_date(
 
 
 def test_events_are_kept_once_and_in_the_same_order_every_time() -> None:
-    schedule = Schedule(every=DAY, events=("incident", "deployment", "incident"))
+    schedule = Schedule(every=DAY, minimum_age=DAY, events=("incident", "deployment", "incident"))
     assert schedule.events == ("deployment", "incident")
 
 
@@ -411,6 +412,7 @@ def test_a_blackout_in_the_middle_of_a_window_splits_it() -> None:
         ({"cron": "0 3,4 * * *", "early": "PT1H"}, "early of 1:00:00 reaches the interval of 1:00:00"),
         ({"every": "P1D", "early": "-PT1S"}, "not negative"),
         ({"every": "P1D", "late": "-PT1S"}, "not negative"),
+        ({"every": "P1D", "events": ["deployment"]}, "would never rest without a minimum_age"),
         ({"every": "P1D", "events": ["full moon"]}, "'deployment' or 'incident'"),
         ({"every": "P1D", "events": ["schedule"]}, "'deployment' or 'incident'"),
         ({"every": "P1D", "events": "deployment"}, "valid tuple"),
