@@ -76,7 +76,14 @@ class Finding:
 
 
 def unchecked(
-    way: Way, subject: str, reason: object, remedy: str, secrets: tuple[str, ...] = (), aspect: str = "check"
+    way: Way,
+    subject: str,
+    reason: object,
+    remedy: str,
+    secrets: tuple[str, ...] = (),
+    aspect: str = "check",
+    stack: str = "",
 ) -> Finding:
     """A finding that says what could not be checked, and why."""
-    return Finding(way, subject, aspect, Class.UNCHECKED, f"could not be checked: {reason}", remedy, secrets=secrets)
+    what = f"could not be checked: {reason}"
+    return Finding(way, subject, aspect, Class.UNCHECKED, what, remedy, stack, secrets)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rotation import deploy
+from rotation.errors import DeployError
 from rotation.terraform import Plan
 
 Json = Any  # what json.loads gives
@@ -31,12 +32,21 @@ class Comparison:
     outside: tuple[Outside, ...]
 
 
-def compare(project: Path, stack: str) -> Comparison:
-    """Plan one stack as it is declared. Raises :class:`~rotation.errors.DeployError`."""
+def compare(project: Path, stacks: Sequence[str]) -> dict[str, Comparison | DeployError]:
+    """Plan these stacks as they are declared, one after the other: a plan takes all the time and memory that there is.
+    Raises :class:`DeployError` where they cannot even be synthesized."""
     with deploy.alone(project):
-        terraform = deploy.prepare(project, deploy.synth(project, [stack]) / stack)
+        folder = deploy.synth(project, stacks)
+        return {stack: _compare(project, folder / stack) for stack in stacks}
+
+
+def _compare(project: Path, folder: Path) -> Comparison | DeployError:
+    try:
+        terraform = deploy.prepare(project, folder)
         with deploy.saved_plan(project, terraform) as (path, plan):
             return Comparison(plan, changed_outside(terraform.document(path)))
+    except DeployError as error:
+        return error
 
 
 def changed_outside(document: Mapping[str, Json]) -> tuple[Outside, ...]:

@@ -25,7 +25,7 @@ MOST_NAMES = 6  # attributes that a finding names
 
 
 def look(scene: Scene) -> list[Finding]:
-    """Compare the environment's stacks, one after the other: a plan takes all the memory and time that there is."""
+    """Compare the environment's stacks. One that cannot be planned leaves the others alone."""
     manifest = scene.engine.manifest
     places = {
         address: (consumer.name, ring)
@@ -33,15 +33,19 @@ def look(scene: Scene) -> list[Finding]:
         for ring, declared in consumer.rings.items()
         for address in declared.addresses
     }
-    return [finding for stack in manifest.stacks for finding in _compare(stack, places, scene)]
-
-
-def _compare(stack: str, places: Mapping[str, Place], scene: Scene) -> list[Finding]:
     try:
-        compared = compare(scene.engine.project, stack)
+        compared: Mapping[str, Comparison | KeyturnError] = (
+            compare(scene.engine.project, manifest.stacks) if manifest.stacks else {}
+        )
     except KeyturnError as error:
-        return [unchecked(Way.DECLARED, stack, error, error.remedy)]
-    return list(_findings(_Stack(stack, compared, places, scene)))
+        compared = dict.fromkeys(manifest.stacks, error)
+    found: list[Finding] = []
+    for stack, comparison in compared.items():
+        if isinstance(comparison, KeyturnError):
+            found.append(unchecked(Way.DECLARED, stack, comparison, comparison.remedy, stack=stack))
+        else:
+            found += _findings(_Stack(stack, comparison, places, scene))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

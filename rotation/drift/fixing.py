@@ -20,7 +20,7 @@ from rotation.credentials import ReportsLeftovers
 from rotation.drift import Finding, Fix
 from rotation.drift.live import kept_credentials
 from rotation.engine import Engine, Purpose, Request, Result
-from rotation.errors import KeyturnError
+from rotation.errors import KeyturnError, StoreError
 from rotation.model import Blocked, Place, StoreView, Wait
 from rotation.rollout import references
 
@@ -102,10 +102,11 @@ def _repin(engine: Engine, finding: Finding) -> None:
 def _lock_out(engine: Engine, finding: Finding) -> None:
     (name,) = finding.secrets
     secret = engine.manifest.secret(name)
-    kind = engine.plugins.kind(secret)
+    kind, view = engine.plugins.kind(secret), _view(engine, name)
+    if view.pending is not None or view.previous is not None:
+        raise StoreError(f"the store holds another generation of {name} by now", "Look again.")
     if isinstance(kind, ReportsLeftovers):
-        kept = kept_credentials(secret, _view(engine, name), engine)
-        kind.lock_out(finding.aspect.removeprefix(LEFTOVER), kept)
+        kind.lock_out(finding.aspect.removeprefix(LEFTOVER), kept_credentials(secret, view, engine))
 
 
 def _together(engine: Engine, findings: Sequence[Finding], what: Fix) -> Iterator[Tried]:

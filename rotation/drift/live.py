@@ -73,6 +73,7 @@ def _leftover(secret: Secret, left: Leftover, found: Class, *, sure: bool) -> Fi
 
 
 def kept_credentials(secret: Secret, view: StoreView, engine: Engine) -> list[Credential]:
-    """The credentials that the store holds, the current one first."""
-    versions = (view.current, view.pending, view.previous)
-    return [engine.custody.read(secret, version) for version in versions if version is not None]
+    """The credentials that the store holds, the current one first. What else is foreign may be of any form."""
+    others = [v for v in (view.pending, view.previous) if v is not None and v.generation is not None]
+    versions = [view.current, *others] if view.current is not None else others
+    return [engine.custody.read(secret, version) for version in versions]

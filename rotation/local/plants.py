@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,15 @@ class Plants:
             yield
         finally:
             self.clear()
+
+    def let_in_again(self) -> str:
+        """Let the application's other login in, as a database administrator might who did not know why it was locked.
+        Returns its name."""
+        used = self._used()
+        (other,) = (user for user in PRINCIPALS if user != used)
+        password = sql.Literal(secrets.token_urlsafe())
+        self._execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(other), password))
+        return other
 
     def clear(self) -> None:
         """Take away what was planted, also by a run that died."""
