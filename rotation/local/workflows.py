@@ -32,6 +32,8 @@ LIMIT = 600  # seconds that one workflow may take
 _DECLARED = ("main.py", "cdktf.json", "stacks", "modules")
 _INSTALLED = ("pyproject.toml", "requirements.lock", "requirements-node.lock", "package.json", "package-lock.json")
 _PROJECT = (*_DECLARED, *_INSTALLED, "Makefile", ".ci", ".github")
+# What rotations write.
+_FOLLOWERS = (Path("stacks/pins"), Path("stacks/config/rendered"))
 _PINNED = re.compile(r"uses: (?P<action>[\w.-]+/[\w./-]+)@(?P<sha>[0-9a-f]{40})")
 _KEPT = ("PATH", "LANG", "TMPDIR", "PYTHONPATH")
 
@@ -112,26 +114,37 @@ class Workflows:
         for name, script in _ACTIONS.items():
             self._stand_in(name, script)
 
-    def commit(self, message: str) -> str:
-        """Commit what is in ``work``, push it, and return the commit's SHA."""
+    def commit(self, message: str) -> None:
+        """Commit what is in ``work``, and push it."""
         self._git("add", "--all")
         self._git("-c", "user.name=somebody", "-c", "user.email=somebody@localhost", "commit", "-qm", message)
         self._git("push", "--quiet", str(self.origin), f"HEAD:{BRANCH}")
-        return self._git("rev-parse", "HEAD").strip()
 
     def clone(self, folder: Path) -> None:
         """A fresh clone of the repository, with what `make setup` installed: the checkout of any pipeline."""
         folder.mkdir()
         subprocess.run(["bash", "-euo", "pipefail", "-c", self._filled(_CHECKOUT)], cwd=folder, timeout=60, check=True)
 
+    def merge(self, branch: str) -> None:
+        """What the button on a pull request does, for a branch on top of the main one."""
+        self._git("push", "--quiet", ".", f"{branch}:{BRANCH}", folder=self.origin)
+        self.pull()
+
     def pull(self) -> None:
-        """Bring ``work`` to what was pushed to the repository meanwhile."""
+        """Bring ``work``, and the project's pins and rendered files, to what was pushed meanwhile."""
         self._git("fetch", "--quiet", str(self.origin), BRANCH)
         self._git("reset", "--quiet", "--hard", "FETCH_HEAD")
+        for followed in _FOLLOWERS:
+            if (self.work / followed).exists():
+                _copy(self.work / followed, self.project / followed)
 
     def show(self, path: str, branch: str = BRANCH) -> str:
         """A file of the repository, as it was pushed."""
         return self._git("show", f"{branch}:{path}", folder=self.origin)
+
+    def revision(self, branch: str = BRANCH) -> str:
+        """The SHA of a branch's last commit in the repository."""
+        return self._git("rev-parse", branch, folder=self.origin).strip()
 
     def history(self, branch: str = BRANCH) -> list[str]:
         """The subjects of the branch's commits, the newest first."""
@@ -235,6 +248,6 @@ class Workflows:
 
 def _copy(source: Path, destination: Path) -> None:
     if source.is_dir():
-        shutil.copytree(source, destination, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(source, destination, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
     else:
         shutil.copy2(source, destination)
