@@ -22,6 +22,7 @@ from rotation.local import environment, providers
 from rotation.local.leaks import Leaks
 from rotation.local.load import Load, Probe
 from rotation.local.plants import Plants
+from rotation.local.workflows import Workflows
 from rotation.model import Ring
 from rotation.settings import find_project
 
@@ -167,6 +168,22 @@ class Demo:
         self.keyturn("retire", "--wait", "0", expect=(0, 3))
         self.keyturn("retire")
 
+    def by_workflow(self, load: Load) -> None:
+        self.title("the same by GitHub's workflow: the steps of rotate.yml, run by act in a clone of a bare repository")
+        before, failed = load.generation(Ring.STABLE, SECRET), load.failed()
+        workflows = Workflows(self.project, self.project / ".keyturn" / "github", {"KEYTURN_COMMIT": "direct"})
+        workflows.publish()
+        print(f"$ act workflow_dispatch -W .github/workflows/rotate.yml --input secrets={SECRET}", flush=True)
+        ran = workflows.run("rotate", secrets=SECRET, words="the demo", follow=_show_output)
+        workflows.pull()
+        self.transcript.append(ran.log)
+        self.expect(ran.code == 0, "the workflow succeeds")
+        after = load.generation(Ring.STABLE, SECRET)
+        commits = [f"Rotate in local: {SECRET} {before} → {after} ({ring})" for ring in (Ring.STABLE, Ring.CANARY)]
+        self.expect(workflows.history()[:2] == commits, f"it pushed what it deployed: {'; '.join(reversed(commits))}")
+        self.expect(after > before, f"the application went from generation {before} to {after}")
+        self.expect(load.failed() == failed, "no query failed")
+
     def account(self, probe: Probe, load: Load) -> None:
         self.title("where things stand")
         self.keyturn("status")
@@ -202,9 +219,17 @@ def run(project: Path) -> None:
         demo.killed(load)
         demo.retire()
         demo.key_rotation(load)
+        demo.by_workflow(load)
         demo.account(probe, load)
     demo.leaks()
     demo.title("all of it held; `keyturn local down` stops the servers and keeps their data")
+
+
+def _show_output(line: str) -> None:
+    """Of act's log, what the workflow's steps print."""
+    _, printed, text = line.partition("]   | ")
+    if printed:
+        print(f"  {text}", end="", flush=True)
 
 
 @contextmanager

@@ -33,9 +33,10 @@ _DECLARED = ("main.py", "cdktf.json", "stacks", "modules")
 _INSTALLED = ("pyproject.toml", "requirements.lock", "requirements-node.lock", "package.json", "package-lock.json")
 _PROJECT = (*_DECLARED, *_INSTALLED, "Makefile", ".ci", ".github")
 # What rotations write.
-_FOLLOWERS = (Path("stacks/pins"), Path("stacks/config/rendered"))
+_FOLLOWERS = (Path("stacks/pins/local.json"), Path("stacks/config/rendered/local"))
 _PINNED = re.compile(r"uses: (?P<action>[\w.-]+/[\w./-]+)@(?P<sha>[0-9a-f]{40})")
 _KEPT = ("PATH", "LANG", "TMPDIR", "PYTHONPATH")
+_QUIET = {"CHECKPOINT_DISABLE": "1", "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "20"}
 
 _CHECKOUT = """\
 git init --quiet --initial-branch={branch} .
@@ -82,8 +83,9 @@ class Ran:
 
 @dataclass(frozen=True)
 class Workflows:
-    """``project`` runs the embedded environment; its pins and rendered files are the repository's first ones.
-    ``variables`` are those of the repository (`vars.…`), ``environment`` more environment variables of every job."""
+    """``project`` runs the embedded environment; its pins and rendered files are the repository's first ones, and its
+    journal stands for the bucket. ``variables`` are more of the repository's (`vars.…`), ``environment`` more
+    environment variables of every job."""
 
     project: Path
     folder: Path
@@ -197,7 +199,9 @@ class Workflows:
         yield from ("--action-cache-path", str(self.folder / "runners"), "--action-offline-mode")
         for action, sha in sorted(self._pinned()):
             yield from ("--local-repository", f"{action}@{sha}={self.folder / 'actions' / action}")
-        for name, value in self.variables.items():
+        journal = str(self.project.absolute() / ".keyturn" / "journal")
+        local = {"KEYTURN_ENVIRONMENTS": '["local"]', "KEYTURN_JOURNAL": journal}
+        for name, value in (local | dict(self.variables)).items():
             yield from ("--var", f"{name}={value}")
         for name, value in self.environment.items():
             yield from ("--env", f"{name}={value}")
@@ -213,7 +217,7 @@ class Workflows:
     def _environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
         path = f"{self.folder / 'bin'}{os.pathsep}{kept.get('PATH', os.defpath)}"
-        return kept | {"PATH": path, "HOME": str(self.folder), "CHECKPOINT_DISABLE": "1"}
+        return kept | {"PATH": path, "HOME": str(self.folder)} | _QUIET
 
     def _stand_in(self, name: str, script: str) -> None:
         folder = self.folder / "actions" / name

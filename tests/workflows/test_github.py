@@ -44,9 +44,7 @@ class Pipeline:
 
     def workflows(self, variables: Mapping[str, str], **environment: str) -> Workflows:
         told = {name: value for name, value in self.project.variables.items() if name.startswith(_TOLD)}
-        journal = str(self.project.path / ".keyturn/journal")
-        common = {"KEYTURN_ENVIRONMENTS": '["local"]', "KEYTURN_JOURNAL": journal}
-        return Workflows(self.project.path, self.folder, common | dict(variables), told | environment)
+        return Workflows(self.project.path, self.folder, variables, told | environment)
 
     def pull_request(self, number: int, branch: str, *, owner: str = REPOSITORY) -> dict[str, object]:
         main = self.workflows({}).revision(BRANCH)
