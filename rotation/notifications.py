@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LIMIT = 10.0  # seconds for all recipients together
 MOST_LINES = 40
 _ENDS = {topic.value: topic for topic in (Topic.PROMOTED, Topic.ROLLED_BACK, Topic.BLOCKED)}  # as the engine says them
-_ALARMING = frozenset({Topic.ROLLED_BACK, Topic.BLOCKED, Topic.OVERDUE})
+_ALARMING = frozenset({Topic.ROLLED_BACK, Topic.BLOCKED, Topic.OVERDUE, Topic.INCIDENT})
 _STATUS = re.compile(r"\berror=(\d{3})\b")
 
 Warn = Callable[[str, str], None]

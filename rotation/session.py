@@ -117,6 +117,11 @@ class Session:
                 notice = Notice(Topic.OVERDUE, row.secret, what, remedy)
                 self.notifier.tell_changed(Topic.OVERDUE, [notice], subject=row.secret, fingerprint=row.due.isoformat())
 
+    def tell_incident(self, system: str, what: str, reached: int = 0) -> None:
+        """Tell, once, that an incident has begun or was closed; ``reached`` counts what the system could read."""
+        notice = Notice(Topic.INCIDENT, system, f"{what}, {reached} secrets" if reached else what)
+        self.notifier.tell_changed(Topic.INCIDENT, [notice], subject=f"incident {system}", fingerprint=what)
+
 
 def opened(options: argparse.Namespace) -> tuple[Settings, Manifest]:
     """The settings and the environment that the options name. From here on the project's folder is the working

@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     from rotation.session import exit_code, session
 
     systems = list(dict.fromkeys(options.systems))
-    with session(options) as at_work:
+    with session(options) as at_work, at_work.engine.journal.lease([]):  # it is put on record before anything is turned
         engine, output = at_work.engine, at_work.output
         if options.done:
             found = {system: incident.find(engine.manifest, engine.journal, system) for system in systems}
@@ -41,17 +41,20 @@ def run(options: argparse.Namespace) -> int:
                 raise UsageError(f"no incident of {', '.join(missing)} is open", "See `keyturn audit`.")
             report = incident.close(engine, [standing for standing in found.values() if standing is not None])
             output.say(f"closed: {', '.join(systems)}")
+            for system in systems:
+                at_work.tell_incident(system, "closed")
         else:
             for system in systems:
                 incident.reach(engine.manifest, system)  # nothing begins while a name is wrong
             begun = [incident.begin(engine, system) for system in systems]
             for one in begun:
                 output.say(incident.opening(one))
+                at_work.tell_incident(one.system, f"begun {one.began:%Y-%m-%d %H:%M:%S} UTC", len(one.reached))
             wait = timedelta(seconds=at_work.wait if options.wait is None else options.wait)
             with output.progress():
                 report = incident.respond(engine, begun, outside=options.no_apply, wait=wait)
-        if options.report:
-            write_atomically(options.report, report.markdown())
         output.result(report.document(), report.text())
         at_work.say_troubles(report.results)
+        if options.report:
+            write_atomically(options.report, report.markdown())
         return exit_code(report.results.values(), Purpose.ROTATE)

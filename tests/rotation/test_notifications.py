@@ -11,19 +11,22 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from apprise.plugins.slack import NotifySlack
 
 from rotation import notifications
-from rotation.engine import Event
+from rotation.engine import Engine, Event
 from rotation.journal import Journal
 from rotation.notifications import MOST_LINES, Notice, Notifier
+from rotation.output import Output
+from rotation.session import Session
 from rotation.settings import Notify, Topic
+from rotation.status import SecretStatus
 
 # One of Apprise's own dependencies imports it where it is still there.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
@@ -251,6 +254,56 @@ def test_drift_is_told_again_when_it_is_another_drift_or_comes_back(journal: Jou
             "keyturn production: 2 drift",
             "keyturn production: 1 drift",
         ]
+
+
+def test_only_what_is_overdue_is_told_as_that(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    due = NOW - timedelta(days=2)
+    rows = [row("orders/on-time"), row("orders/due", due=due), row("orders/late", due=due, overdue_since=NOW)]
+    monkeypatch.setattr(Session, "all", lambda _: rows)
+    with webhook() as hook:
+        run = Run(journal, [to(hook.url)])
+        for _ in range(2):
+            with run() as notifier:
+                at_work(notifier).tell_overdue()
+        assert [message.splitlines()[1] for message in hook.messages] == [
+            "overdue: orders/late: due since 2026-02-27 12:00 UTC, and not rotated yet. "
+            "See `keyturn audit orders/late`, then `keyturn rotate orders/late`."
+        ]
+
+
+def test_an_incident_is_told_when_it_begins_and_when_it_is_closed_and_not_in_between(journal: Journal) -> None:
+    with webhook() as hook:
+        run = Run(journal, [to(hook.url)])
+        for what in ("begun 12:00", "begun 12:00", "closed", "begun 13:00", "closed"):
+            with run() as notifier:
+                at_work(notifier).tell_incident("orders-api", what, 0 if what == "closed" else 3)
+        assert [message.splitlines()[1] for message in hook.messages] == [
+            "incident: orders-api: begun 12:00, 3 secrets",
+            "incident: orders-api: closed",
+            "incident: orders-api: begun 13:00, 3 secrets",
+            "incident: orders-api: closed",
+        ]
+
+
+def at_work(notifier: Notifier) -> Session:
+    """A session that only tells: it has no engine."""
+    return Session(cast("Engine", None), Output(machine=True), 0, notifier)
+
+
+def row(secret: str, due: datetime | None = None, overdue_since: datetime | None = None) -> SecretStatus:
+    return SecretStatus(
+        secret=secret,
+        phase="idle",
+        current=1,
+        pending=None,
+        previous=None,
+        age=timedelta(days=9),
+        policy=None,
+        due=due,
+        held_until=None,
+        pins={},
+        overdue_since=overdue_since,
+    )
 
 
 def test_what_nobody_could_be_told_is_told_the_next_time(journal: Journal) -> None:
