@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.bench import declaring, deploying, reading, rotating
+from tests.bench import declaring, deploying, drifting, reading, rotating
 from tests.bench.report import Section, as_json, as_text
 
 BENCHES: dict[str, Callable[[Path], Section]] = {
@@ -19,6 +19,7 @@ BENCHES: dict[str, Callable[[Path], Section]] = {
     "login": rotating.login,
     "tokens": rotating.tokens,
     "deploying": deploying.application,
+    "drifting": drifting.estates,
 }
 
 

@@ -134,8 +134,8 @@ def test_a_login_that_is_in_use_is_left_to_a_person(project: Project) -> None:
     user = project.plants.let_in_again()
     with project.plants._connect() as connection:
         connection.execute("ALTER ROLE " + user + " PASSWORD 'known-to-the-test'")  # type: ignore[arg-type]
-        settings = {"host": connection.info.host, "port": connection.info.port, "dbname": "orders"}
-    with psycopg.connect(**settings, user=user, password="known-to-the-test"):
+        host, port = connection.info.host, connection.info.port
+    with psycopg.connect(host=host, port=port, dbname="orders", user=user, password="known-to-the-test"):
         document = project.run("drift", "live", "--fix", "--json", expect=2).json
         (finding,) = document["findings"]
         assert finding["fix"] is None
