@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import boto3
+
 from rotation.errors import KeyturnError
 from rotation.local import environment, providers
 from rotation.local.leaks import Leaks
@@ -27,6 +29,7 @@ from rotation.model import Ring
 from rotation.settings import find_project
 
 SECRET = "orders/db"  # noqa: S105  # a secret's name
+TOKEN = "orders/api-token"  # noqa: S105  # another one's
 STACKS = ("foundation-local", "secrets-local", "application-local")
 LIMIT = 600  # seconds that one command may take
 
@@ -184,6 +187,41 @@ class Demo:
         self.expect(after > before, f"the application went from generation {before} to {after}")
         self.expect(load.failed() == failed, "no query failed")
 
+    def drift(self, load: Load, plants: Plants) -> None:
+        self.title("(g) drift of each of the four kinds: found, put right, and gone")
+        failed = load.failed()
+        planted = self._plant_drift(plants)
+        text = self.keyturn("drift", expect=2)
+        for what, address in planted.items():
+            self.expect(f"  {address} " in text, f"found: {what}")
+        text = self.keyturn("drift", "--fix")
+        self.expect(all(f"fixed   {address}: " in text for address in planted.values()), "each of them is put right")
+        self.keyturn("drift")
+        self.expect(load.await_traffic() and load.failed() == failed, "no query failed")
+
+    def _plant_drift(self, plants: Plants) -> dict[str, str]:
+        """Four mishaps, each with the address of what it leaves behind."""
+        key = "orders-api/stable.yaml"
+        rendered = "stacks/config/rendered/local/{}/orders-api.yaml"
+        text = (self.project / rendered.format(Ring.STABLE)).read_text(encoding="utf-8")
+        boto3.client("s3").put_object(Bucket=environment.CONFIG_BUCKET, Key=key, Body=f"{text}# by hand\n".encode())
+        print(f"$ keyturn rotate {TOKEN}", flush=True)
+        with self.start("rotate", TOKEN) as child:
+            self._follow(child, until=lambda line: "is in the store, pending" in line)
+            os.kill(child.pid, signal.SIGKILL)
+        print("  … killed with SIGKILL", flush=True)
+        login = plants.let_in_again()
+        edited = self.project / rendered.format(Ring.CANARY)
+        edited.write_text(f"{edited.read_text(encoding='utf-8')}# by hand\n", encoding="utf-8")
+        return {
+            "declared: the configuration object was overwritten in its bucket": (
+                "declared:application-local:aws_s3_bucket_object.config-orders-api-stable"
+            ),
+            "stored: a dead run's AWSPENDING": f"stored:{TOKEN}:pending",
+            f"live: the retired login {login} was let in again": f"live:{SECRET}:leftover-{login}",
+            "consumed: a rendered file was edited by hand": f"consumed:{rendered.format(Ring.CANARY)}:rendered",
+        }
+
     def account(self, probe: Probe, load: Load) -> None:
         self.title("where things stand")
         self.keyturn("status")
@@ -219,6 +257,7 @@ def run(project: Path) -> None:
         demo.killed(load)
         demo.retire()
         demo.key_rotation(load)
+        demo.drift(load, plants)
         demo.by_workflow(load)
         demo.account(probe, load)
     demo.leaks()
