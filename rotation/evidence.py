@@ -198,7 +198,7 @@ class Evidence:
     def _common(self) -> bytes:
         """What is the same for every secret: read once, so that a run is bound to the code that it began with."""
         package = Path(__file__).parent
-        own = sorted(path for path in package.rglob("*.py") if "__pycache__" not in path.parts)
+        own = sorted(p for p in package.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
         declaring = ((_short(path, self._project), path) for path in declaring_files(self._project))
         return _digest([*declaring, *((f"rotation/{_short(path, package)}", path) for path in own)])
 

@@ -278,9 +278,14 @@ class _Response:
             if candidate is None and standing is not None and self._is_void(standing):
                 self._journal.close_rotation(name, current or 0, Ending.ROLLED_BACK, "called off: an incident began")
             return Purpose.ROTATE
-        if view.pending is not None or standing is not None:
-            return Purpose.RESUME
-        return Purpose.RETIRE if view.previous is not None else None
+        if not self._old_is_left(name, view):
+            return Purpose.RESUME if standing is not None and standing.goal <= (current or 0) else None
+        return Purpose.RETIRE if view.pending is None and standing is None else Purpose.RESUME
+
+    def _old_is_left(self, name: str, view: StoreView) -> bool:
+        """Whether a value from before is still kept beside the current one. What later rotations leave is not."""
+        beside = [version for version in (view.previous, view.pending) if version is not None]
+        return not all(self._is_new(name, version.generation) for version in beside)
 
     def _is_void(self, standing: Rotation) -> bool:
         """Whether an open rotation without a candidate is to bring an old value back, or has been turned down: the run
@@ -343,7 +348,7 @@ class _Response:
         current = _current(view)
         turned = self._is_new(name, current)
         trouble = _trouble(result, turned=turned) if result is not None else None
-        state, why, remedy = trouble or _standing(view, turned=turned)
+        state, why, remedy = trouble or _standing(view, turned=turned, old_is_left=self._old_is_left(name, view))
         new = current if turned else None
         return Line(name, reached, old, new, state, why, remedy)
 
@@ -362,15 +367,13 @@ def _trouble(result: Result, *, turned: bool) -> tuple[State, str, str] | None:
     return None
 
 
-def _standing(view: StoreView, *, turned: bool) -> tuple[State, str, str]:
+def _standing(view: StoreView, *, turned: bool, old_is_left: bool) -> tuple[State, str, str]:
     """The state of a secret that nothing keeps from being done with, by what the store holds."""
     if view.exists and view.current is None and view.pending is None:
         return State.EMPTY, "", ""
     if not turned:
         return State.WAITING, "it still has the value from before", ""
-    if view.previous is None and view.pending is None:
-        return State.RETIRED, "", ""
-    return State.TURNED, "the old value still works", ""
+    return (State.TURNED, "the old value still works", "") if old_is_left else (State.RETIRED, "", "")
 
 
 def _current(view: StoreView) -> int | None:

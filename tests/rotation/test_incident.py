@@ -378,6 +378,18 @@ def test_closed_the_next_one_begins_anew(world: Estate) -> None:
     assert [line.old for line in report.lines] == [2, 2]
 
 
+def test_rotations_after_it_is_over_are_none_of_its_business(world: Estate) -> None:
+    world.respond()
+    world.now += timedelta(hours=1)
+    world.run_all(world.names, ROTATE)
+    world.run(Request(until="test", wait=PATIENT))
+    assert (world.slot.current, world.slot.pending, world.parts[TOKEN].slot.previous) == (3, 4, 2)
+    before = world.snapshot()
+    assert world.respond().over
+    assert world.snapshot() == before
+    assert world.close().over
+
+
 def test_it_is_not_closed_while_an_old_value_lives(world: Estate) -> None:
     world.respond(wait=timedelta(0))
     with pytest.raises(UsageError, match=f"not over: {NAME}, {TOKEN} still") as refused:
