@@ -7,7 +7,6 @@ any in them: there neither Markdown nor HTML nor a mention works. What looks lik
 from __future__ import annotations
 
 import difflib
-import html
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +26,7 @@ LEAST = 2_000
 _RESERVED = 200  # for the sentence that says what was left out
 _SHARES = {"Refused": 0.35, "Rotations": 0.2, "Warnings": 0.2, "Allowed by an exception": 0.1}  # of the limit, at most
 _LONGEST_DIFF = 200  # lines
+_UNUSUAL = re.compile(r"[^\w .,:/-]")  # in the heading of a section, which is HTML
 # Names that look like credentials: version ids of generations, ARNs, and actions such as secretsmanager:GetSecretValue.
 _NAMES = re.compile(r"""\bg\d{10}-[0-9a-f-]+|\barn:[\w-]+:[^\s"',;]+|\b[a-z0-9-]+:[A-Z]\w*\*?""")
 
@@ -266,7 +266,7 @@ def _redacted(line: str) -> str:
 
 def _fold(page: _Page, title: str, blocks: Iterable[str]) -> bool:
     """Add a folded section, or as many whole blocks of it as there is room for; False where there is room for none."""
-    opening = f"<details><summary><code>{html.escape(_plain(title))}</code></summary>\n\n"
+    opening = f"<details><summary><code>{_UNUSUAL.sub('_', title)}</code></summary>\n\n"
     closing = "\n</details>\n\n"
     note = "and {:,} more, left out: the comment is as long as it may be.\n"
     room = page.limit - page.size - len(f"{opening}{closing}{note}".encode()) - 10

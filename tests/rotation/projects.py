@@ -24,7 +24,8 @@ for name in os.environ["KEYTURN_STACKS"].split(","):
     if name in declared["stacks"]:
         folder = pathlib.Path(os.environ["CDKTF_OUTDIR"], "stacks", name)
         folder.mkdir(parents=True, exist_ok=True)
-        text = (planned if planned.exists() else project / "stack.json").read_text()
+        own = project / f"{name}.json"
+        text = (own if own.exists() else planned if planned.exists() else project / "stack.json").read_text()
         (folder / "cdk.tf.json").write_text(text)
 with (project / "synths").open("a") as log:
     log.write("synth\\n")
