@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from rotation.drift import Class, Finding, Way, consumed, declared, live, scene, stored
+from rotation.drift import Class, Finding, Fix, Way, consumed, declared, live, scene, stored
 from rotation.drift.ignoring import Ignore, expired, ignore
 from rotation.drift.memory import remember
 from rotation.drift.scene import Scene, Work
@@ -62,10 +62,10 @@ def check(engine: Engine, ways: Iterable[Way], rules: Sequence[Ignore] = ()) -> 
 
 def _excused(findings: Iterable[Finding], work: Work) -> list[Finding]:
     """The findings, those about secrets that somebody worked on while they were looked at as expected: what was seen
-    first may not fit what was seen last. What was changed outside Terraform was not that somebody's doing."""
+    first may not fit what was seen last. What is to be applied again was changed outside Terraform: not by them."""
     return [
         replace(finding, found=Class.EXPECTED)
-        if finding.counts and finding.way is not Way.DECLARED and not work.busy.isdisjoint(finding.secrets)
+        if finding.counts and finding.fix is not Fix.DEPLOY and not work.busy.isdisjoint(finding.secrets)
         else finding
         for finding in findings
     ]

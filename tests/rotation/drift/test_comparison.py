@@ -52,7 +52,7 @@ def test_a_declared_attribute_counts_whatever_other_resources_hold() -> None:
 
 
 def test_an_empty_text_a_list_of_none_and_nothing_are_the_same() -> None:
-    before = {"tags": None, "metadata": {}, "inline": [{"name": "", "policy": ""}]}
+    before: dict[str, Any] = {"tags": None, "metadata": {}, "inline": [{"name": "", "policy": ""}]}
     assert changed_outside(document(before, {"tags": {}, "metadata": None, "inline": []})) == changed()
 
 
