@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from rotation.engine import Engine, Event
 from rotation.errors import UsageError
@@ -84,10 +84,10 @@ def _settings() -> FunctionSettings:
         return FunctionSettings()
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        name = "_".join(str(part) for part in first["loc"]).upper()
-        raise UsageError(
-            f"the function's KEYTURN_{name} is not valid: {first['msg']}", "Declare it by modules/rotation_trigger.py."
-        ) from error
+        problem = f"{first['loc'][0]}: {first['msg']}"
+    except SettingsError as error:  # no JSON at all
+        problem = str(error)
+    raise UsageError(f"the function's environment is not valid: {problem}", "Declare it by a Trigger in stacks/.")
 
 
 def _warn(what: str, consequence: str) -> None:

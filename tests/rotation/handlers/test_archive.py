@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from rotation.errors import KeyturnError, StaleManifest
+from rotation.errors import KeyturnError, StaleManifest, UsageError
 from rotation.handlers import archive
 from rotation.handlers.archive import build, main
+from rotation.handlers.aws_lambda import handler
 from tests.rotation.handlers.function import DB, STEPS, TOKEN, Function
 
 PROVIDED = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six", "urllib3")
@@ -72,12 +73,16 @@ class Lambda:
         self._function = function
         self._temporary = temporary
         temporary.mkdir()
+        bucket = f"journal-{function.environment}"
+        function.api.client("s3").create_bucket(Bucket=bucket)
+        self.journal = f"s3://{bucket}/orders"
         self.told = ""
 
     def invoke(self, event: Mapping[str, Any], *, refused: str = "") -> dict[str, Any]:
         """The answer; or nothing, where the invocation is to end with an error that says ``refused``."""
         environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
         environment |= {"KEYTURN_ENVIRONMENT": self._function.environment, "TMPDIR": str(self._temporary)}
+        environment["KEYTURN_JOURNAL"] = self.journal
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-B", "-c", INVOKE, str(self._code), str(self._runtime)],
             input=json.dumps(event),
@@ -111,6 +116,11 @@ def test_the_built_archive_serves_secrets_manager_and_scheduled_events(function:
     answer = invoked.invoke(scheduled)
     assert answer["result"]["secrets"] == {DB: "unchanged"}  # its old value is retired
     assert function.view().previous is None
+    bucket = invoked.journal.removeprefix("s3://").partition("/")[0]
+    kept_there = function.api.client("s3").get_object(Bucket=bucket, Key=f"orders/{function.environment}.sqlite3")
+    (function.project / "fetched.sqlite3").write_bytes(kept_there["Body"].read())
+    with function.engine("fetched") as engine:  # a function forgets, the bucket does not
+        assert {"promoted", "retire"} <= {entry.event for entry in engine.journal.trail(DB)}
     invoked.invoke({"detail-type": "Something Else"}, refused="neither a scheduled event")
     for module in ("cdktf", "jsii", "rich", "moto", "python_terraform", "psutil", "rotation.local"):
         assert module not in answer["modules"]
@@ -169,3 +179,22 @@ def test_wheels_that_cannot_be_had_are_told(function: Function, monkeypatch: pyt
     with pytest.raises(KeyturnError, match="pip cannot get") as refused:
         list(build(function.project, options))
     assert "pydantic" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({}, "environment"),
+        ({"KEYTURN_ENVIRONMENT": "test", "KEYTURN_DISPATCH": "no JSON"}, "dispatch"),
+        ({"KEYTURN_ENVIRONMENT": "test", "KEYTURN_DISPATCH": '{"kind": "fax"}'}, "dispatch"),
+    ],
+)
+def test_an_environment_that_is_wrong_is_told(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], reason: str
+) -> None:
+    for name in ("KEYTURN_ENVIRONMENT", "KEYTURN_DISPATCH"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=reason):
+        handler({}, None)  # type: ignore[arg-type]
