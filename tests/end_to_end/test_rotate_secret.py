@@ -46,8 +46,6 @@ def test_the_rings_stay_where_they_are_pinned_and_follow_by_the_next_run(
         assert project.load.await_generation(Ring.STABLE, SECRET, row["current"])
         project.run("retire", SECRET, "--wait", "60")
         assert project.status()["previous"] is None
-        project.run("rotate", SECRET)
-        assert project.status()["current"] == before["current"] + 2
 
 
 def _invoke(project: Project, event: dict[str, str]) -> None:
