@@ -215,13 +215,13 @@ class _Response:
         sorter = in_order(self._manifest, self._names)
         while wave := sorter.get_ready():
             ends |= self._turn(wave)
-            sorter.done(*(line.secret for line in self._lines(wave, ends) if line.over))
+            sorter.done(*(line.secret for line in self._lines(wave, ends)[0] if line.over))
         for name in set(self._names) - ends.keys():
             ends[name] = Result(name, Wait("what it is made with is to be turned and retired first", outside=True))
         return self.report(ends)
 
     def report(self, ends: Mapping[str, Result]) -> Report:
-        lines = self._lines(self._names, ends)
+        lines, ends = self._lines(self._names, ends)
         return Report(
             environment=self._manifest.environment,
             began={incident.system: incident.began for incident in self._incidents},
@@ -269,6 +269,8 @@ class _Response:
         return {name: purpose for name, purpose in found if purpose is not None}
 
     def _purpose(self, name: str, view: StoreView) -> Purpose | None:
+        """What a secret needs next, None for nothing. A rotation that has nothing staged, and was turned down or would
+        bring an old value back, is called off, so that the next one begins anew."""
         candidate, current, standing = candidate_of(view), _current(view), self._journal.rotation(name)
         if candidate is not None and not self._is_new(name, candidate):
             return Purpose.RESUME if view.promoting else Purpose.ROLL_BACK
@@ -330,17 +332,19 @@ class _Response:
 
     # Reporting
 
-    def _lines(self, names: Collection[str], ends: Mapping[str, Result]) -> tuple[Line, ...]:
+    def _lines(
+        self, names: Collection[str], ends: Mapping[str, Result]
+    ) -> tuple[tuple[Line, ...], Mapping[str, Result]]:
+        """What became of these secrets by what the store holds now. A store that does not answer is what failed."""
         try:
             views = self._look(names)
         except JournalError:
             raise
-        except KeyturnError as error:  # said for each secret that had not failed before
-            ends = {name: Result(name, error=error) for name in names} | {
-                name: result for name, result in ends.items() if result.error is not None
-            }
+        except KeyturnError as error:
+            failed = {name: result for name, result in ends.items() if result.error is not None}
+            ends = {**ends, **{name: Result(name, error=error) for name in names}, **failed}
             views = {name: StoreView(name) for name in names}
-        return tuple(self._line(name, views[name], ends.get(name)) for name in sorted(names))
+        return tuple(self._line(name, views[name], ends.get(name)) for name in sorted(names)), ends
 
     def _line(self, name: str, view: StoreView, result: Result | None) -> Line:
         reached = next(incident.reached[name] for incident in self._incidents if name in incident.reached)

@@ -13,10 +13,12 @@ import pytest
 from rotation import incident
 from rotation.engine import Purpose, Request
 from rotation.errors import DeclarationError, StoreError, UsageError
+from rotation.exit_codes import FAILED
 from rotation.incident_report import IGNORED, Report, State
 from rotation.journal import Journal
 from rotation.manifest import Consumer, Manifest, Plugin, Rehearsal, Secret
 from rotation.model import Ring
+from rotation.session import exit_code
 from tests.scenarios import ROLL_BACK, ROTATE
 from tests.world import NAME, PATIENT, Killed, Part, Side, World, memory_folder, no_hook
 
@@ -236,6 +238,23 @@ def test_a_store_that_goes_down_midway_is_in_the_report_of_every_secret(world: E
     assert {(line.state, line.why, line.remedy) for line in report.lines} == {
         (State.FAILED, "the store is down", "Start it.")
     }
+    world.hook = no_hook
+    require_turned(world, world.respond())
+
+
+def test_a_store_that_goes_down_at_the_very_end_is_not_taken_for_success(folder: Path) -> None:
+    world = begun(folder, consumers=False)
+
+    def outage(runner: str, call: str, side: Side) -> None:
+        if call == "store.observe" and all(
+            p.slot.current == 2 and p.slot.previous is None for p in world.parts.values()
+        ):
+            raise StoreError("the store is down", "Start it.")
+
+    world.hook = outage
+    report = world.respond()
+    assert not report.over
+    assert exit_code(report.results.values(), Purpose.ROTATE) == FAILED
     world.hook = no_hook
     require_turned(world, world.respond())
 
