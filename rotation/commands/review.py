@@ -29,6 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from rotation.errors import UsageError
     from rotation.exit_codes import BLOCKED, DONE
     from rotation.output import Output
     from rotation.planning import RotationPlan
@@ -40,6 +41,11 @@ def run(options: argparse.Namespace) -> int:
     document = _document(options, settings)
     plan = RotationPlan.load(options.rotation) if options.rotation else None
     made = gate.review(document, settings, gate.rules_of(settings, options.rules), plan)
+    if plan is not None and plan.environment not in made.environments:
+        raise UsageError(
+            f"the rotation plan is for {plan.environment}, and the plans are for {', '.join(made.environments)}",
+            "Review plans of one environment, or name it with --environment.",
+        )
     output = Output(machine=options.json or options.format == "json")
     output.result(comment.data(made), [comment.render(made, limit).rstrip("\n")])
     return BLOCKED if made.refused else DONE

@@ -26,9 +26,10 @@ LEAST = 2_000
 _RESERVED = 200  # for the sentence that says what was left out
 _SHARES = {"Refused": 0.35, "Rotations": 0.2, "Warnings": 0.2, "Allowed by an exception": 0.1}  # of the limit, at most
 _LONGEST_DIFF = 200  # lines
+_LONGEST_NAME = 60  # characters of an environment's name: the first lines are never left out
 _UNUSUAL = re.compile(r"[^\w .,:/-]")  # in the heading of a section, which is HTML
-# Names that look like credentials: version ids of generations, ARNs, and actions such as secretsmanager:GetSecretValue.
-_NAMES = re.compile(r"""\bg\d{10}-[0-9a-f-]+|\barn:[\w-]+:[^\s"',;]+|\b[a-z0-9-]+:[A-Z]\w*\*?""")
+# Names that look like credentials: version ids of generations, ARNs, and the actions of Secrets Manager.
+_NAMES = re.compile(r"""\bg\d{10}-[0-9a-f-]+|\barn:[\w-]+:[^\s"',;]+|\bsecretsmanager:[A-Z]\w*\*?""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +74,14 @@ class _Page:
 
 def marker(environments: Iterable[str]) -> str:
     """The hidden first line by which a pipeline finds the comment that it is to update."""
-    names = (re.sub(r"[^a-zA-Z0-9_-]|--+", "_", name) for name in environments)
+    names = (re.sub(r"[^a-zA-Z0-9_-]|--+", "_", name[:_LONGEST_NAME]) for name in environments)
     return f"<!-- keyturn review {' '.join(names)} -->"
 
 
 def render(review: Review, limit: int = LIMIT) -> str:
     """The comment, at most ``limit`` bytes long; that is at least :data:`LEAST`."""
     page = _Page(limit - _RESERVED)
-    page.add(f"{marker(review.environments[:20])}\n### {_title(review)}\n\n")
+    page.add(f"{marker(review.environments[:5])}\n### {_title(review)}\n\n")
     if not review.planned:
         page.add(
             "No plan was made: this compares what is declared, not what is deployed. What changes in the cloud, and"
@@ -134,7 +135,7 @@ def _title(review: Review) -> str:
     warnings = sum(finding.verdict is Verdict.WARN for finding in review.findings)
     verdict = "refused" if review.refused else f"{_count(warnings, 'warning')}" if warnings else "nothing to object to"
     changes = sum(len(stack.changes) for stack in review.document.stacks)
-    names = ", ".join(_code(name) for name in review.environments[:5]) or "no environment"
+    names = ", ".join(_code(name[:_LONGEST_NAME]) for name in review.environments[:5]) or "no environment"
     return f"keyturn: {verdict} · {_count(changes, 'change')} in {names}"
 
 

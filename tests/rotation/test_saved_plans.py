@@ -14,7 +14,7 @@ from rotation.errors import DeployError, GuardRefused, StalePlan, UsageError
 from rotation.local import providers
 from rotation.manifest import Manifest
 from rotation.saved_plans import Applied, SavedPlans
-from rotation.terraform import Json, beyond
+from rotation.terraform import Json, Terraform, beyond
 from tests.rotation.projects import Project
 
 STACKS = ("foundation-local", "secrets-local", "application-local")
@@ -192,7 +192,7 @@ def test_plans_of_another_terraform_are_refused_in_words(plans: Plans, monkeypat
     with monkeypatch.context() as patched:
         patched.setenv("TERRAFORM_BINARY_NAME", str(packaged))
         made = plans.make(STACKS[0])
-    if made.terraform == deploy.Terraform(plans.folder, deploy.terraform_environment(plans.folder, {})).version():
+    if made.terraform == Terraform(plans.folder, deploy.terraform_environment(plans.folder, {})).version():
         pytest.skip("the Terraform on PATH is of the packaged one's version")
     with pytest.raises(UsageError, match=rf"made by Terraform {made.terraform}, and here is"):
         plans.apply()

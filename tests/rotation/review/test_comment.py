@@ -143,10 +143,11 @@ def test_what_looks_like_a_credential_is_redacted_and_what_is_a_name_is_not() ->
     after = {
         "user_data": "password=hunter2hunter2",
         "content": "version: g0000000042-ab12cd34\nurl: https://user:hunter2@host/\ntoken: hunter2hunter2x",
+        "note": "password:Hunter2",
         "policy": f'{{"Statement": [{{"Action": "secretsmanager:GetSecretValue", "Resource": "{name}"}}]}}',
     }
     text = render(_review(Change("a.b", "a", ("create",), None, after)))
-    assert "hunter2" not in text
+    assert "hunter2" not in text.lower()
     for kept in ("g0000000042-ab12cd34", "secretsmanager:GetSecretValue", name):
         assert kept in text
 
@@ -200,6 +201,14 @@ _CHANGES = st.builds(
     after=_OBJECTS,
 )
 _FINDINGS = st.builds(Finding, st.sampled_from(Verdict), _WORDS, _WORDS, _WORDS, _WORDS)
+
+
+def test_the_verdict_is_never_left_out_however_long_the_names_are() -> None:
+    stack = Stack("s" * 90_000, "e" * 90_000, False, True, "d", (DELETED,))
+    text = render(Review(Document((stack,)), [Finding(Verdict.REFUSE, "m" * 90_000, "s" * 90_000)], ()), LEAST)
+    assert "### keyturn: refused" in text
+    assert "… and 1 more" in text
+    assert len(text.encode()) <= LEAST
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
