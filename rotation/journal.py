@@ -142,9 +142,12 @@ class Journal:
 
     def copy_to(self, path: Path) -> int:
         """Write the whole database, as it is now, to a new file; returns :attr:`changes` as of then."""
-        with self._lock, closing(sqlite3.connect(path)) as copy:
-            self._database.backup(copy)
-            return self.changes
+        try:
+            with self._lock, closing(sqlite3.connect(path)) as copy:
+                self._database.backup(copy)
+                return self.changes
+        except sqlite3.Error as error:
+            raise JournalError(f"the journal cannot be copied: {error}") from error
 
     def load_from(self, path: Path) -> None:
         """Take over all that is in another journal's file. Raises JournalError for what is none, or is damaged."""

@@ -102,11 +102,9 @@ class OfflineJournal(Journal):
         self._warn = warn
 
     def close(self) -> None:
-        news = bool(self.last_line())
         super().close()
-        if news:
-            with suppress(*UNREACHABLE, Conflict):
-                _send_beside(self._bucket, self._environment, self._path, self._warn, patient=False)
+        with suppress(*UNREACHABLE, Conflict):
+            _send_beside(self._bucket, self._environment, self._path, self._warn, patient=False)
 
 
 class BucketJournal(Journal):
@@ -118,8 +116,8 @@ class BucketJournal(Journal):
         from rotation.environment_lease import EnvironmentLease
 
         self._path = folder / f"{environment}.unsent-{_stamp()}-{uuid.uuid4().hex[:8]}-{os.getpid()}.sqlite3"
-        super().__init__(self._path)
         _open.add(self._path)
+        super().__init__(self._path)
         self._bucket = bucket
         self._environment = environment
         self._name = f"{environment}.sqlite3"
@@ -274,7 +272,7 @@ class BucketJournal(Journal):
                 if time.monotonic() >= renew_at:
                     renew_at = time.monotonic() + RENEWAL.total_seconds()
                     self._lease.renew()
-                if self._news.is_set() and not self._stop.is_set():
+                if self.changes != self._sent and not self._stop.is_set():
                     self._send()
             except LeaseHeld as held:
                 self._step_aside()
@@ -296,7 +294,7 @@ class BucketJournal(Journal):
     def _send(self) -> None:
         """Bring the bucket up to date."""
         self._news.clear()
-        body, changes = self._content()
+        body, changes = _content(self, self._path)
         if self._damaged is not None:
             with suppress(Conflict):  # then it is kept already
                 self._bucket.write(self._damaged_name(self._damaged), self._damaged, None)
@@ -316,14 +314,6 @@ class BucketJournal(Journal):
             f"another runner has taken over {lost} in the meantime",
             f"It is left as it is; the journal of this run is {self._bucket.url(self._name)}.",
         )
-
-    def _content(self) -> tuple[bytes, int]:
-        copy = self._path.with_suffix(".copy")
-        try:
-            changes = self.copy_to(copy)
-            return copy.read_bytes(), changes
-        finally:
-            _remove(copy)
 
     # Ending
 
@@ -354,15 +344,10 @@ class BucketJournal(Journal):
 
 def _send_beside(bucket: Bucket, environment: str, path: Path, warn: Warn, *, patient: bool = True) -> None:
     """Put a journal that never reached the bucket there, under a name of its own, and remove it here."""
-    copy = path.with_suffix(".copy")
     with Journal(path) as left:
-        if left.leased():
+        if left.leased() or not left.last_line():
             return
-        try:
-            left.copy_to(copy)
-            body = copy.read_bytes()
-        finally:
-            _remove(copy)
+        body, _ = _content(left, path)
     name = f"{environment}.unsent-{_stamp()}-{hashlib.sha256(body).hexdigest()[:12]}.sqlite3"
     bucket.write(name, body, None, patient=patient)
     _remove(path)
@@ -370,6 +355,18 @@ def _send_beside(bucket: Bucket, environment: str, path: Path, warn: Warn, *, pa
         f"the trail of a run that could not reach the journal was in {path}",
         f"It is kept as {bucket.url(name)} now; the journal itself does not have it.",
     )
+
+
+def _content(journal: Journal, path: Path) -> tuple[bytes, int]:
+    """The whole database that is at ``path``, and the count of its changes as of then."""
+    copy = path.with_suffix(".copy")
+    try:
+        changes = journal.copy_to(copy)
+        return copy.read_bytes(), changes
+    except OSError as error:
+        raise JournalError(f"the journal cannot be copied in {path.parent}: {error.strerror}") from error
+    finally:
+        _remove(copy)
 
 
 def _in_use(path: Path) -> bool:

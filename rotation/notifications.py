@@ -145,19 +145,22 @@ class Notifier:
     def _send(self) -> None:
         if not self._notices or not self.wanted:
             return
-        messages = [(recipient, message(self._environment, self._notices, recipient)) for recipient in self._recipients]
-        wanted = [(recipient, text) for recipient, text in messages if text is not None]
-        problems = deliver(wanted)
+        messages = {
+            number: (recipient, text)
+            for number, recipient in enumerate(self._recipients, 1)
+            if (text := message(self._environment, self._notices, recipient)) is not None
+        }
+        problems = dict(zip(messages, deliver(list(messages.values())), strict=True))
         told = {
-            topic for (r, _), problem in zip(wanted, problems, strict=True) if problem is None for topic in r.events
+            topic for number, (recipient, _) in messages.items() if not problems[number] for topic in recipient.events
         }
         with suppress(KeyturnError):  # a journal that fails has said so already
             for mark in self._marks:
                 if mark.topic in told:
                     self._journal.note(mark.subject, f"told {mark.topic}", 0, mark.fingerprint)
-        for number, problem in enumerate(problems, 1):
+        for number, problem in problems.items():
             if problem is not None:
-                what = f"notification {number} of {len(problems)} could not be sent: {problem}"
+                what = f"notification {number} of {len(self._recipients)} could not be sent: {problem}"
                 self._warn(what, "The run is not affected. Check the setting notify and whether its server answers.")
                 with suppress(KeyturnError):
                     self._journal.audit("", 0, "not notified", what)

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 from rotation.due import select
 from rotation.engine import Engine, Event, Purpose, Request, Result
+from rotation.errors import KeyturnError
 from rotation.exit_codes import BLOCKED, DONE, FAILED, WAITING
 from rotation.journal_place import open_journal
 from rotation.local import environment
@@ -110,12 +111,15 @@ class Session:
 
     def tell_overdue(self) -> None:
         """Tell, once for each due date, what is overdue now."""
-        for row in self.all() if self.notifier.wanted else ():
-            if row.overdue_since is not None and row.due is not None:
-                what = f"due since {row.due:%Y-%m-%d %H:%M} UTC, and not rotated yet"
-                remedy = f"See `keyturn audit {row.secret}`, then `keyturn rotate {row.secret}`."
-                notice = Notice(Topic.OVERDUE, row.secret, what, remedy)
-                self.notifier.tell_changed(Topic.OVERDUE, [notice], subject=row.secret, fingerprint=row.due.isoformat())
+        if not self.notifier.wanted:
+            return
+        with suppress(KeyturnError):  # what cannot be told now is told by the next run, and fails nothing
+            for row in self.all():
+                if row.overdue_since is not None and row.due is not None:
+                    what = f"due since {row.due:%Y-%m-%d %H:%M} UTC, and not rotated yet"
+                    remedy = f"See `keyturn audit {row.secret}`, then `keyturn rotate {row.secret}`."
+                    notice, due = Notice(Topic.OVERDUE, row.secret, what, remedy), row.due.isoformat()
+                    self.notifier.tell_changed(Topic.OVERDUE, [notice], subject=row.secret, fingerprint=due)
 
     def tell_incident(self, system: str, what: str, reached: int = 0) -> None:
         """Tell, once, that an incident has begun or was closed; ``reached`` counts what the system could read."""
@@ -174,17 +178,24 @@ def _stopped_cleanly() -> Iterator[None]:
     """Let a pipeline's SIGTERM end the work as Ctrl-C does: with the leases given back and the journal sent."""
 
     def stop(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the way out is taken once
+        # The way out is taken once: pipelines send one signal after the other. A second Ctrl-C cuts it short.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if signal.getsignal(signal.SIGINT) is stop:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as in the background of a shell
+            signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def describe(result: Result) -> dict[str, Any]:
