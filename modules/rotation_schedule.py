@@ -1,7 +1,8 @@
 """RotationSchedule: when a secret is to be turned. It goes to the manifest; keyturn keeps it, not the vendor.
 
-The vendor's own rotation resource is not declared: it would turn the secret by a function that knows nothing of rings
-and pins, and at once when it is applied (``rotate_immediately`` is true by default).
+What asks when it is time is a pipeline's cron, or the rule and the function of modules/rotation_trigger.py, which is
+called as often as the schedules need. The vendor's own rotation resource is only declared where a trigger asks for it:
+it knows nothing of windows, and turns at once when it is applied (``rotate_immediately`` is true by default).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -124,9 +124,7 @@ def asked_every(schedules: Iterable[Schedule]) -> timedelta | None:
 
 def _span(window: Window) -> timedelta:
     opens = datetime.combine(_ANY_DAY, window.opens)
-    closes = (
-        datetime.combine(_ANY_DAY, window.closes) if window.closes else datetime.combine(_ANY_DAY, datetime.min.time())
-    )
+    closes = datetime.combine(_ANY_DAY, window.closes or time(0))
     return closes - opens if closes > opens else closes + timedelta(days=1) - opens
 
 

@@ -72,8 +72,6 @@ def handler(event: Mapping[str, Any], context: Context) -> dict[str, Any]:
 def _engine(environment: str) -> Iterator[Engine]:
     work = Path(tempfile.gettempdir()) / "keyturn"
     manifest = Manifest.read(ARCHIVE, environment)
-    # Evidence of a rehearsal is committed with the code, which a function cannot do: it leaves none.
-    manifest = manifest.model_copy(update={"rehearses": False})
     settings = Settings(project=work)
     with open_journal(settings, environment, _warn) as journal:
         yield Engine(work, manifest, Plugins(work, manifest), journal, say=_say, workers=settings.workers)

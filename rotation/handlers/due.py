@@ -72,7 +72,7 @@ def turn_due(engine: Engine, dispatch: Dispatch | None, remaining: Callable[[], 
 
 
 def _turned_here(manifest: Manifest, secret: str) -> bool:
-    return not (manifest.consumers_of(secret) or manifest.rehearsal)
+    return not (manifest.consumers_of(secret) or manifest.rehearsal or manifest.rehearses)
 
 
 def _works(engine: Engine, rows: Sequence[SecretStatus], due: dict[str, str]) -> Iterator[_Work]:

@@ -173,11 +173,13 @@ def test_without_a_pipeline_what_it_would_turn_is_reported(function: Function) -
     assert (result["for_the_pipeline"], result["asked_for"]) == ([USED], [])
 
 
+@pytest.mark.parametrize(
+    "changes", [{"rehearsal": Rehearsal(environment="staging", within=7 * DAY)}, {"rehearses": True}]
+)
 def test_an_environment_with_a_rehearsal_leaves_everything_to_the_pipeline(
-    function: Function, pipeline: Pipeline, dispatch: Dispatch
+    function: Function, dispatch: Dispatch, changes: dict[str, Any]
 ) -> None:
-    rehearsal = Rehearsal(environment="staging", within=timedelta(days=7))
-    function.manifest = function.manifest.model_copy(update={"rehearsal": rehearsal})
+    function.manifest = function.manifest.model_copy(update=changes)
     assert _tick(function, dispatch)["asked_for"] == [TOKEN, DB]
     assert _generations(function) == [1, 1]
 
