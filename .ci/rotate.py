@@ -63,23 +63,26 @@ class Pipeline:
         for _ in range(ROUNDS):
             code, outcome = self._keyturn("rotate", *arguments)
             committed = self.direct and self._commit()
-            waits = tuple(_waits_for_deployment(outcome))
-            if code != WAITING or not self.direct or not waits:
-                self._note(code, outcome)
+            self._note(outcome)
+            waits = tuple(_waits_for_deployment(outcome)) if self.direct else ()
+            if not waits:
+                self.codes.add(code)
                 return
+            self.codes |= {code} - {WAITING}  # what failed or needs a person does not hold up the others
             if waits == before and not committed:
-                self._note(FAILED, outcome)
                 say("error: a deployment changed nothing\n  Look at its log above, and run `keyturn status`.")
-                return
+                raise Failed
             run(str(SCRIPTS / "deploy"), self.environment, "application")
             arguments, before = (), waits
+        say(f"error: no end after {ROUNDS} deployments\n  Look at `keyturn status`; the next run goes on.")
         raise Failed
 
     def retire(self) -> None:
         """Retire what is out of use. That something else is to be kept a while is no news."""
         code, outcome = self._keyturn("retire", "--wait", "0")
         if code not in (DONE, WAITING):
-            self._note(code, outcome)
+            self.codes.add(code)
+            self._note(outcome)
 
     def _keyturn(self, command: str, *arguments: str) -> tuple[int, Mapping[str, Any]]:
         argv = ["keyturn", command, "--environment", self.environment, "--no-apply", "--json", *arguments]
@@ -108,8 +111,7 @@ class Pipeline:
     def _moves(self) -> str:
         return describe(_pins(self.environment, "HEAD"), _pins(self.environment))
 
-    def _note(self, code: int, outcome: Mapping[str, Any]) -> None:
-        self.codes.add(code)
+    def _note(self, outcome: Mapping[str, Any]) -> None:
         self.states.update(outcome.get("secrets", {}))
         if "error" in outcome:
             self.states["—"] = {"state": "failed", "reason": outcome["error"], "remedy": outcome.get("remedy", "")}

@@ -249,6 +249,19 @@ def test_a_deployment_that_changes_nothing_ends_the_run(pipeline: Repository) ->
     assert "error: a deployment changed nothing" in done.stderr
 
 
+def test_a_secret_that_needs_a_person_does_not_hold_up_the_deployment_of_another(pipeline: Repository) -> None:
+    program = pipeline.clone.parent / "bin/cdktf"
+    program.write_text("#!/bin/sh\necho deployed >> calls\n", encoding="utf-8")
+    program.chmod(0o755)
+    states = {
+        "orders/db": {"state": "wait", "reason": "to be deployed", "outside": True},
+        "orders/token": {"state": "blocked", "reason": "denied", "remedy": "Ask."},
+    }
+    done = _rotate(pipeline, 4, {"secrets": states}, KEYTURN_DEPLOY="cdktf")
+    assert "deployed" in (pipeline.project / "calls").read_text(encoding="utf-8").splitlines()
+    assert "| orders/token | blocked | denied Ask. |" in done.stderr
+
+
 def test_an_unknown_way_to_commit_is_refused_before_anything_is_done(pipeline: Repository) -> None:
     done = _rotate(pipeline, 0, {}, KEYTURN_COMMIT="sometimes")
     assert (done.returncode, done.stderr) == (
