@@ -23,14 +23,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from rotation.drift import Way
+    from rotation.errors import UsageError
     from rotation.exit_codes import DONE
     from rotation.files import write_atomically
     from rotation.report import gather
-    from rotation.report.page import render
     from rotation.report.summary import document, lines
     from rotation.session import session
     from rotation.settings import load
 
+    try:
+        from rotation.report.page import render
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"a report needs the package {error.name}, which is not installed",
+            "Install keyturn with the extra report.",
+        ) from error
     rules = load(options.project).drift.ignore
     ways = list(Way) if options.drift == [] else [Way(way) for way in options.drift or ()]
     with session(options) as at_work:

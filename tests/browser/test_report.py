@@ -188,7 +188,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen_and_rows_are_cards(show: Op
     with show(width=360, height=740, dark=dark) as seen:
         assert seen.page.evaluate("document.documentElement.scrollWidth") == 360
         card = seen.page.locator(f"{SECRETS} tbody tr").first
-        assert card.bounding_box()["width"] <= 360 - 2 * 16
+        assert card.evaluate("card => card.getBoundingClientRect().width") <= 360 - 2 * 16
         labels = card.locator("td").evaluate_all(
             "cells => cells.map(cell => getComputedStyle(cell, '::before').content)"
         )
