@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 from rotation.planning import RotationPlan, describe_rotation
@@ -226,19 +227,17 @@ _NOTHING: tuple[Json, ...] = (None, "", [], {})
 
 def _difference(name: str, old: Json, new: Json) -> Iterator[str]:
     olds, news = _lines(old), _lines(new)
-    if olds == news:  # the same policy, written in another way; or what differs is not shown
+    if olds == news:
+        if not (isinstance(new, str) and parse(new) is not None):  # a policy may only be written in another way
+            yield f"~ {name}: what changes in it is not shown"
         return
     if max(len(olds), len(news)) <= 1:
         yield from (f"- {name} = {line}" for line in olds)
         yield from (f"+ {name} = {line}" for line in news)
         return
     yield f"  {name}:"
-    differences = [
-        line
-        for line in difflib.unified_diff(olds[:_LONGEST_DIFF], news[:_LONGEST_DIFF], lineterm="", n=1)
-        if not line.startswith(("---", "+++", "@@"))
-    ]
-    yield from differences
+    differences = difflib.unified_diff(olds[:_LONGEST_DIFF], news[:_LONGEST_DIFF], lineterm="", n=1)
+    yield from (line for line in islice(differences, 2, None) if not line.startswith("@@"))  # without the files' names
     if max(len(olds), len(news)) > _LONGEST_DIFF:
         yield f"  … (lines after the first {_LONGEST_DIFF} are not shown)"
 

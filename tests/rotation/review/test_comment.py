@@ -152,6 +152,13 @@ def test_what_looks_like_a_credential_is_redacted_and_what_is_a_name_is_not() ->
         assert kept in text
 
 
+def test_a_change_that_is_redacted_is_still_said_to_be_one() -> None:
+    before, after = {"a": "password=one", "b": "x\n---\ny"}, {"a": "password=two", "b": "x\ny"}
+    text = render(_review(Change("a.b", "a", ("update",), before, after)))
+    assert "~ a: what changes in it is not shown" in text
+    assert "\n----\n" in text
+
+
 def _many(number: int) -> tuple[Change, ...]:
     return tuple(
         Change(f"aws_thing.n{at}", "aws_thing", ("update",), {"tags": {"v": at}}, {"tags": {"v": at + 1}})
