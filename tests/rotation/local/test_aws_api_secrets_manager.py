@@ -18,6 +18,8 @@ from botocore.exceptions import ClientError
 from rotation.local.aws_staging_labels import Versions, deprecated
 from tests.fixtures.aws import AwsApi
 
+FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:keyturn"
+
 
 @pytest.fixture(scope="module")
 def client(aws_api: AwsApi) -> Any:
@@ -359,6 +361,31 @@ def test_rotation_without_a_function_is_refused_and_changes_nothing(client: Any,
     with refused("InvalidRequestException"):
         client.rotate_secret(SecretId=name)
     assert labels(client, name) == {first: ["AWSCURRENT"]}
+
+
+def test_rotation_makes_a_pending_version_without_a_value(client: Any, name: str, first: str) -> None:
+    asked = {"SecretId": name, "ClientRequestToken": token(), "RotationLambdaARN": FUNCTION}
+    assert client.rotate_secret(**asked)["VersionId"] == asked["ClientRequestToken"]
+    assert labels(client, name) == {first: ["AWSCURRENT"], asked["ClientRequestToken"]: ["AWSPENDING"]}
+    with refused("ResourceNotFoundException"):
+        client.get_secret_value(SecretId=name, VersionId=asked["ClientRequestToken"])
+    client.put_secret_value(SecretId=name, ClientRequestToken=asked["ClientRequestToken"], SecretString="two")
+    assert client.get_secret_value(SecretId=name, VersionId=asked["ClientRequestToken"])["SecretString"] == "two"
+
+
+def test_a_rotation_in_progress_is_repeated_and_refuses_another_one(client: Any, name: str, first: str) -> None:
+    asked = {"SecretId": name, "ClientRequestToken": token(), "RotationLambdaARN": FUNCTION}
+    for _ in range(2):
+        client.rotate_secret(**asked)
+    with refused("InvalidRequestException"):
+        client.rotate_secret(SecretId=name, ClientRequestToken=token())
+    assert labels(client, name) == {first: ["AWSCURRENT"], asked["ClientRequestToken"]: ["AWSPENDING"]}
+
+
+def test_a_rotation_that_is_not_to_begin_at_once_leaves_no_pending_version(client: Any, name: str, first: str) -> None:
+    client.rotate_secret(SecretId=name, RotationLambdaARN=FUNCTION, RotateImmediately=False)
+    assert labels(client, name) == {first: ["AWSCURRENT"]}
+    assert client.describe_secret(SecretId=name)["RotationLambdaARN"] == FUNCTION
 
 
 def test_a_secret_takes_a_key_by_its_alias(client: Any) -> None:
