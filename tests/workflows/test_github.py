@@ -91,6 +91,7 @@ def test_a_rotation_is_proposed_reviewed_merged_deployed_and_promoted(pipeline: 
     assert proposing.history("keyturn/local")[0] == f"Rotate in local: {move} (canary)"
     (proposed,) = pipeline.github.of("pulls")
     assert (proposed["head"], proposed["base"]) == ("keyturn/local", BRANCH)
+    assert f"| {SECRET} | waits |" in proposed["body"]
     assert pipeline.project.load.generation(Ring.CANARY, SECRET) == before["current"]
     assert 'it\'s "time" $(touch /tmp/x)' in pipeline.project.run("audit", SECRET).stdout
 
