@@ -11,6 +11,7 @@ addEventListener("DOMContentLoaded", () => {
     constructor(table) {
       const part = (kind) => document.querySelector(`.${kind}[data-for="${table.id}"]`);
       this.body = table.tBodies[0];
+      this.tiles = table.id === "secret-table" ? document.querySelectorAll("[data-show]") : [];
       this.heads = [...table.tHead.rows[0].cells];
       this.labels = this.heads.map((head) => head.textContent.trim());
       this.rows = [...this.body.rows].map((row) => ({ row, words: row.textContent.toLowerCase(), keys: [] }));
@@ -55,11 +56,7 @@ addEventListener("DOMContentLoaded", () => {
       );
       this.page = 0;
       this.draw();
-      for (const button of document.querySelectorAll("[data-show]")) {
-        if (this.body.parentElement.id === "secret-table") {
-          button.setAttribute("aria-pressed", String(button.dataset.show === kind));
-        }
-      }
+      for (const tile of this.tiles) tile.setAttribute("aria-pressed", String(tile.dataset.show === kind));
     }
 
     sort(column) {
@@ -119,10 +116,10 @@ addEventListener("DOMContentLoaded", () => {
 
   for (const table of document.querySelectorAll("table[data-paged]")) tables.set(table.id, new Paged(table));
 
-  for (const button of document.querySelectorAll("[data-show]")) {
-    button.addEventListener("click", () => {
-      const secrets = tables.get("secret-table");
-      secrets.select.value = button.getAttribute("aria-pressed") === "true" ? "" : button.dataset.show;
+  const secrets = tables.get("secret-table");
+  for (const tile of secrets.tiles) {
+    tile.addEventListener("click", () => {
+      secrets.select.value = tile.getAttribute("aria-pressed") === "true" ? "" : tile.dataset.show;
       secrets.find();
       document.getElementById("secrets").scrollIntoView();
     });
