@@ -19,7 +19,12 @@ from rotation.model import Acceptance, Credential, Leftover, StoreView
 
 def look(scene: Scene) -> list[Finding]:
     """Ask the targets, so many at once as the engine has workers."""
-    asked = [(secret, view) for secret, view in scene.secrets if view.exists and view.current is not None]
+    kinds: dict[str, bool] = {}
+    asked = [
+        (secret, view)
+        for secret, view in scene.secrets
+        if view.exists and view.current is not None and _has_target(secret, scene.engine, kinds)
+    ]
     with ThreadPoolExecutor(scene.engine.workers) as executor:
         answers = list(executor.map(lambda pair: _ask(pair[0], pair[1], scene), asked))
     return [*_troubles(scene), *(finding for answer in answers for finding in answer)]
@@ -31,10 +36,20 @@ def _troubles(scene: Scene) -> Iterator[Finding]:
             yield unchecked(Way.LIVE, trouble.what, trouble.error, trouble.error.remedy, trouble.secrets)
 
 
+def _has_target(secret: Secret, engine: Engine, known: dict[str, bool]) -> bool:
+    """Whether the secret's kind has a target; ``known`` keeps the answers, as many secrets are of few kinds."""
+    name = secret.credential.kind
+    if name not in known:
+        try:
+            known[name] = not isinstance(engine.plugins.kind(secret), WithoutTarget)
+        except KeyturnError:  # to be told when it is asked
+            return True
+    return known[name]
+
+
 def _ask(secret: Secret, view: StoreView, scene: Scene) -> list[Finding]:
     try:
-        kind = scene.engine.plugins.kind(secret)
-        return [] if isinstance(kind, WithoutTarget) else list(_findings(secret, view, kind, scene))
+        return list(_findings(secret, view, scene.engine.plugins.kind(secret), scene))
     except KeyturnError as error:
         return [unchecked(Way.LIVE, secret.name, error, error.remedy, (secret.name,))]
 

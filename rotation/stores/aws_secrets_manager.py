@@ -82,6 +82,7 @@ AT_ONCE = 8  # of these
 _NAMESPACE = uuid.UUID("6b1f4a1e-51a5-4b0e-9a0c-0f2f8a3f7c11")
 _VERSION_ID = re.compile(r"g(?P<generation>\d{10})(-r(?P<revision>\d{3,}))?-.{36}")
 _GENERATION_LABEL = re.compile(r"KEYTURN_G(?P<generation>\d{10})")
+_MARKER = "keyturn-"  # what a marker's version id begins with
 _MARKER_TEXT = "keyturn keeps this version as a marker; it holds no secret"
 
 
@@ -132,7 +133,7 @@ def _generation_label(generation: int) -> str:
 
 def _marker_id(name: str, decision: _Decision) -> str:
     fingerprint = uuid.uuid5(_NAMESPACE, f"{name}\n{decision.value}")
-    return f"keyturn-{decision.value}-{fingerprint}"
+    return f"{_MARKER}{decision.value}-{fingerprint}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +150,11 @@ class _Labels:
     def _holder(self, label: str) -> Version | None:
         """The version with a label; None where there is none or only a marker."""
         version_id = self.holders.get(label)
-        if version_id is None or version_id in {_marker_id(self.name, d) for d in _Decision}:
-            return None
-        return self.version(version_id)
+        return None if version_id is None or self._is_marker(version_id) else self.version(version_id)
+
+    def _is_marker(self, version_id: str) -> bool:
+        # Fingerprints are made only for what looks like one: a list of an estate asks this for every label.
+        return version_id.startswith(_MARKER) and version_id in {_marker_id(self.name, d) for d in _Decision}
 
     def version(self, version_id: str) -> Version:
         """Read a version id, or the one label that says its generation where the id does not."""
