@@ -20,7 +20,10 @@ from tests.fixtures.project import SECRET, STORED_AS, TOKEN, Project
 
 pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.timeout(600)]
 
-COMMANDS = ("local", "status", "plan", "rotate", "rollback", "retire", "adopt", "render", "rekey", "audit", "incident")
+COMMANDS = (
+    *("local", "status", "plan", "rotate", "rollback", "retire", "adopt", "render", "rekey", "audit", "incident"),
+    *("deploy", "drift", "report", "review"),
+)
 
 
 def _value(project: Project, secret: str = SECRET) -> str:
