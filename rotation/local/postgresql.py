@@ -183,11 +183,11 @@ def _kept_login(path: Path, port: int, username: str, database: str) -> dict[str
     )
     login = {"engine": "postgres", "host": HOST, "port": port, "username": username}
     login |= {"password": password, "dbname": database}
-    _write_private(path, json.dumps(login))
+    write_private(path, json.dumps(login))
     return login
 
 
-def _write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
     """Replace a file by one that only its owner reads, so that a crash leaves the old or the new text."""
     fresh = path.with_suffix(".new")
     fresh.unlink(missing_ok=True)
@@ -225,7 +225,7 @@ def _initialise(folder: Path, password: str) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(mode=0o700)
     password_file = folder / "password"
-    _write_private(password_file, password)
+    write_private(password_file, password)
     try:
         for path in (fresh, password_file):
             os.chown(path, *_server_user())
@@ -301,7 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if options.with_parent:
-        _end_with_parent()
+        end_with_parent()
     try:
         return serve(options.folder, options.port)
     except KeyturnError as error:
@@ -311,7 +311,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Ask the kernel for SIGTERM at the death of the process that started this one."""
     import ctypes
 
     set_parent_death_signal = 1  # PR_SET_PDEATHSIG, prctl(2)
