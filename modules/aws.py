@@ -277,9 +277,11 @@ class Aws(Vendor):
         if spec.keys:
             statements.append(policies.turn_keys(list(spec.keys.values())))
         if spec.consumers:
-            statements += policies.put_configuration(spec.config, spec.consumers)
-        if spec.state:
-            statements += policies.keep_state(*spec.state)
+            statements += policies.put_configuration(spec.places.config, spec.consumers)
+        if spec.places.state:
+            statements += policies.keep_state(*spec.places.state)
+        if spec.places.journal:
+            statements += policies.keep_journal(*spec.places.journal)
         return policies.document(statements)
 
     def _may_turn(

@@ -8,7 +8,6 @@ a window or an interval is short: each is met at least twice, for a tick can be 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import date, datetime, time, timedelta
@@ -32,18 +31,16 @@ _LOOPBACK = ("127.0.0.1", "localhost")
 class Trigger:
     """The function, and what it may do.
 
-    ``journal`` is where the pipeline's journal is, too ("s3://bucket/prefix"): a function keeps nothing, and without a
-    memory nothing would ever be due that is counted from when its schedule was first seen. ``dispatch`` is the pipeline
-    that turns what only Terraform can deploy. ``by_store`` names the secrets that the store may rotate by itself
-    through the function, each with how often in days it is to do so, or None for only when it is asked: it rotates such
-    a secret *at once* when that is applied, whatever windows say. Others that have consumers the function cannot turn.
+    ``dispatch`` is the pipeline that turns what only Terraform can deploy. ``by_store`` names the secrets that the
+    store may rotate by itself through the function, each with how often in days it is to do so, or None for only when
+    it is asked: it rotates such a secret *at once* when that is applied, whatever windows say. Others that have
+    consumers the function cannot turn.
 
     ``archive`` is what `make lambda` built, for ``runtime`` and ``architecture``; ``timeout`` is in seconds, ``memory``
     in MB, ``log_days`` for how long its log is kept. ``subnets`` and ``security_groups`` place it in a network, from
     where it has to reach the targets and the store.
     """
 
-    journal: str
     _: KW_ONLY
     dispatch: Dispatch | None = None
     by_store: Mapping[str, int | None] = field(default_factory=dict)
@@ -59,7 +56,11 @@ class Trigger:
 
 
 class RotationTrigger:
-    """The function of one environment with its rule and its role. ``keys`` are the keys' addresses by name."""
+    """The function of one environment with its rule and its role. ``keys`` are the keys' addresses by name.
+
+    ``journal`` is the environment's, (bucket, prefix): a function keeps nothing, and without a memory nothing would
+    ever be due that is counted from when its schedule was first seen.
+    """
 
     def __init__(
         self,
@@ -70,12 +71,18 @@ class RotationTrigger:
         *,
         environment: str,
         keys: Mapping[str, str],
+        journal: tuple[str, str] | None,
     ) -> None:
         _check(trigger, estate)
+        if journal is None:
+            raise DeclarationError(
+                f"{trigger.where}: {environment} has a trigger and no journal in a bucket: a function forgets",
+                'Declare the environment\'s journal: "s3://bucket/prefix".',
+            )
         used = {name for consumer in estate.consumers for name in consumer.secrets}
         turned = [s for s in estate.secrets if s.name in trigger.by_store or s.name not in used]
         dispatch = trigger.dispatch
-        variables = {"KEYTURN_ENVIRONMENT": environment, "KEYTURN_JOURNAL": trigger.journal}
+        variables = {"KEYTURN_ENVIRONMENT": environment, "KEYTURN_JOURNAL": f"s3://{'/'.join(journal)}"}
         if dispatch is not None:
             variables["KEYTURN_DISPATCH"] = json.dumps(dispatch.model_dump(), sort_keys=True)
         spec = FunctionSpec(
@@ -95,7 +102,7 @@ class RotationTrigger:
             reads=tuple(sorted({*_reads(turned), *([dispatch.token] if dispatch else [])})),
             store_keys=tuple(sorted({keys[secret.key] for secret in turned if secret.key})),
             sealing_keys=tuple(sorted({keys[secret.key] for secret in turned if secret.key and secret.sealed})),
-            journal=_place(trigger.journal),
+            journal=journal,
         )
         vendor.function(stack, spec, trigger.where)
 
@@ -132,15 +139,8 @@ def _reads(secrets: Iterable[Secret]) -> set[str]:
     return {read for secret in secrets for read in secret.credential.reads}
 
 
-def _place(journal: str) -> tuple[str, str]:
-    bucket, _, prefix = journal.removeprefix("s3://").partition("/")
-    return bucket, prefix.strip("/")
-
-
 def _check(trigger: Trigger, estate: Estate) -> None:
     where, secrets = trigger.where, {secret.name: secret for secret in estate.secrets}
-    if not re.fullmatch(r"s3://[^/]+/.+", trigger.journal):
-        raise DeclarationError(f"{where}: the trigger's journal is not s3://bucket/prefix: a function forgets")
     if not 120 <= trigger.timeout <= 900:
         raise DeclarationError(
             f"{where}: a timeout of {trigger.timeout} s is not between 120 (a secret is only begun with 60 s left) and"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from modules.declarations import Estate
 from modules.resource import Stack
-from modules.vendor import OidcTrust, RunnerSpec, Trust, Vendor
+from modules.vendor import OidcTrust, Places, RunnerSpec, Trust, Vendor
 from modules.where import here
 from rotation.errors import DeclarationError
 
@@ -15,7 +15,7 @@ class RunnerIdentity:
     """The role of ``keyturn rotate`` in one environment.
 
     It covers just the estate's secrets, what their credential kinds read, the keys, the consumers' configuration
-    objects and the state (bucket, key) of the application stack; ``keys`` are the keys' addresses by name.
+    objects, the state of the application stack and the journal; ``keys`` are the keys' addresses by name.
     """
 
     def __init__(
@@ -25,8 +25,7 @@ class RunnerIdentity:
         estate: Estate,
         *,
         keys: Mapping[str, str],
-        config: str,
-        state: tuple[str, str] | None,
+        places: Places,
         trusts: Sequence[Trust],
     ) -> None:
         where = here()
@@ -40,8 +39,7 @@ class RunnerIdentity:
             store_keys=frozenset(secret.key for secret in estate.secrets if secret.key),
             sealing_keys=frozenset(secret.key for secret in estate.secrets if secret.key and secret.sealed),
             consumers=tuple(consumer.name for consumer in estate.consumers),
-            config=config,
-            state=state,
+            places=places,
             trusts=trusts,
         )
         vendor.runner(stack, spec, where)

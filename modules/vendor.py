@@ -59,11 +59,20 @@ Trust = OidcTrust | AccountTrust
 
 
 @dataclass(frozen=True, slots=True)
+class Places:
+    """Where a runner puts what it makes. ``config`` is the place of the configuration objects, ``state`` the bucket and
+    key of the application stack's state, ``journal`` the bucket and prefix of the journal."""
+
+    config: str
+    state: tuple[str, str] | None = None
+    journal: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RunnerSpec:
     """What the runner works on. ``secrets`` and ``sealed`` (those of them with an envelope of their own) are names in
     the store, ``reads`` those of other secrets that it only reads; ``keys`` are addresses by name, ``store_keys`` the
-    names of those that the store encrypts with and ``sealing_keys`` of those that envelopes do. ``config`` is the
-    place of the configuration objects, ``state`` the bucket and key of the application stack's state."""
+    names of those that the store encrypts with and ``sealing_keys`` of those that envelopes do."""
 
     secrets: tuple[str, ...]
     sealed: tuple[str, ...]
@@ -72,8 +81,7 @@ class RunnerSpec:
     store_keys: frozenset[str]
     sealing_keys: frozenset[str]
     consumers: tuple[str, ...]
-    config: str
-    state: tuple[str, str] | None
+    places: Places
     trusts: Sequence[Trust]
 
 

@@ -49,7 +49,8 @@ class Environment:
     """One environment. ``order`` ranks it: lower ones go first. ``applications`` are the addresses of the consumers'
     rings; ``recovery_days`` and ``deletion_days`` are how long deleted secrets and keys can be brought back.
     ``rehearsal`` names what must have gone well before a rotation here: the same one, with the same code, there.
-    ``trigger`` is the function in the cloud that turns what is due, where there is one."""
+    ``trigger`` is the function in the cloud that turns what is due, where there is one. ``journal`` is where a pipeline
+    without a disk keeps its journal, as a bucket and a prefix: KEYTURN_JOURNAL is s3://bucket/prefix there."""
 
     name: str
     order: int
@@ -64,6 +65,7 @@ class Environment:
     applications: Mapping[Ring, str] = field(default_factory=dict)
     rehearsal: Rehearsal | None = None
     trigger: Trigger | None = None
+    journal: tuple[str, str] | None = None
 
     @property
     def is_local(self) -> bool:
@@ -141,6 +143,7 @@ def _remote(
         account=account,
         applications={ring: f"https://orders-api-{ring}.{name}.example.com" for ring in Ring},
         rehearsal=rehearsal,
+        journal=(f"keyturn-state-{account}", "journals"),
     )
 
 

@@ -8,6 +8,7 @@ from modules.encryption_key import EncryptionKey
 from modules.resource import Stack
 from modules.rotation_trigger import RotationTrigger
 from modules.runner_identity import RunnerIdentity
+from modules.vendor import Places
 from modules.where import here
 from rotation.manifest import Key
 from stacks.environments import Environment, S3State
@@ -42,8 +43,11 @@ class Foundation(Stack):
             environment.vendor,
             estate,
             keys={name: key.address for name, key in keys.items()},
-            config=environment.config,
-            state=(state.bucket, state.key(application)) if isinstance(state, S3State) else None,
+            places=Places(
+                environment.config,
+                (state.bucket, state.key(application)) if isinstance(state, S3State) else None,
+                environment.journal,
+            ),
             trusts=environment.trusts,
         )
         if environment.trigger is not None:
@@ -54,6 +58,7 @@ class Foundation(Stack):
                 environment.trigger,
                 environment=environment.name,
                 keys={name: key.address for name, key in keys.items()},
+                journal=environment.journal,
             )
 
 

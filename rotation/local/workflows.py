@@ -52,8 +52,10 @@ installed() {{ # by links, and newer than what was cloned
 }}
 installed .venv
 installed node_modules
-mkdir .keyturn
-ln -s -t .keyturn {project}/.keyturn/local {project}/.keyturn/terraform
+mkdir -p .keyturn/terraform
+ln -s -t .keyturn "{project}/.keyturn/local"
+# Folders alone: Terraform's configuration names its own place, and would outlive this clone.
+find "{project}/.keyturn/terraform/" -mindepth 1 -maxdepth 1 -type d -exec ln -s -t .keyturn/terraform {{}} +
 """
 _UPLOAD = """\
 mkdir -p "{artifacts}/$NAME"

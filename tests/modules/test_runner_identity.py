@@ -12,7 +12,7 @@ import pytest
 from modules.declarations import Consumer, Credential, Estate, Key, Secret
 from modules.resource import Stack
 from modules.runner_identity import RunnerIdentity, github_actions
-from modules.vendor import AccountTrust, OidcTrust, Trust
+from modules.vendor import AccountTrust, OidcTrust, Places, Trust
 from rotation.errors import DeclarationError
 from rotation.model import Strategy
 from tests.modules.conftest import aws, only, synthesized
@@ -34,10 +34,14 @@ ESTATE = Estate(
 
 
 def _declare(
-    stack: Stack, estate: Estate = ESTATE, trusts: tuple[Trust, ...] = (GITHUB,), state: tuple[str, str] | None = None
+    stack: Stack,
+    estate: Estate = ESTATE,
+    trusts: tuple[Trust, ...] = (GITHUB,),
+    state: tuple[str, str] | None = None,
+    journal: tuple[str, str] | None = None,
 ) -> None:
     keys = {key.name: f"arn:{key.name}" for key in estate.keys}
-    RunnerIdentity(stack, aws(), estate, keys=keys, config="config", state=state, trusts=trusts)
+    RunnerIdentity(stack, aws(), estate, keys=keys, places=Places("config", state, journal), trusts=trusts)
 
 
 def _may(stack: Stack) -> dict[str, dict[str, Any]]:
@@ -103,6 +107,14 @@ def test_buckets_are_listed_only_below_what_is_ours(stack: Stack) -> None:
     may = _may(stack)
     assert may["ListConfiguration"]["Condition"] == {"StringLike": {"s3:prefix": ["orders-api/*"]}}
     assert may["ListState"]["Condition"] == {"StringLike": {"s3:prefix": ["a.tfstate", "a.tfstate.tflock", "env:/*"]}}
+
+
+def test_its_journal_is_its_own_below_a_prefix(stack: Stack) -> None:
+    _declare(stack, journal=("states", "journals"))
+
+    may = _may(stack)
+    assert may["FindJournal"]["Condition"] == {"StringLike": {"s3:prefix": ["journals/*"]}}
+    assert may["KeepJournal"]["Resource"] == "arn:aws:s3:::states/journals/*"
 
 
 def test_an_estate_too_large_for_a_policy_is_covered_by_its_tag(stack: Stack) -> None:

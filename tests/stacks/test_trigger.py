@@ -38,7 +38,10 @@ def _more(environment: Environment) -> Estate:
 
 
 def _with(trigger: Trigger) -> Callable[[Path], tuple[Environment, ...]]:
-    return lambda project: tuple(replace(environment, trigger=trigger) for environment in environments(project))
+    return lambda project: tuple(
+        replace(environment, trigger=trigger, journal=("keyturn-journal", "orders"))
+        for environment in environments(project)
+    )
 
 
 def _synth(project: Path, trigger: Trigger, only: tuple[str, ...]) -> Synthesis:
@@ -52,7 +55,7 @@ def _trigger(project: Path, **others: Any) -> Trigger:
     archive.parent.mkdir(exist_ok=True)
     with zipfile.ZipFile(archive, "w") as written:
         written.writestr("handler.py", "")
-    return replace(Trigger("s3://keyturn-journal/orders", archive=archive, dispatch=PIPELINE), **others)
+    return replace(Trigger(archive=archive, dispatch=PIPELINE), **others)
 
 
 def _resources(project: Path, stack: str) -> dict[str, Any]:
@@ -125,8 +128,16 @@ def test_only_names_are_in_the_functions_environment(project: Path) -> None:
 
 
 def test_an_archive_that_is_not_built_yet_is_a_warning_at_synth(project: Path) -> None:
-    synthesis = _synth(project, Trigger("s3://b/p", archive=project / "none.zip"), ("foundation-staging",))
+    synthesis = _synth(project, Trigger(archive=project / "none.zip"), ("foundation-staging",))
     assert any("make lambda" in warning for warning in synthesis.warnings)
+
+
+def test_a_trigger_without_a_journal_in_a_bucket_is_refused(project: Path) -> None:
+    def forgetful(folder: Path) -> tuple[Environment, ...]:
+        return tuple(replace(e, trigger=_trigger(project), journal=None) for e in environments(folder))
+
+    with pytest.raises(DeclarationError, match="a function forgets"):
+        build_app(project, _more, forgetful, only=("foundation-staging",))
 
 
 def test_an_environment_without_a_trigger_has_no_function(project: Path) -> None:
@@ -147,7 +158,6 @@ def test_a_network_and_another_architecture_are_declared_where_they_are_asked_fo
 @pytest.mark.parametrize(
     ("others", "reason"),
     [
-        ({"journal": "journal"}, "a function forgets"),
         ({"timeout": 60}, "between 120"),
         ({"timeout": 901}, "between 120"),
         ({"by_store": {"orders/none": 30}}, "not declared"),

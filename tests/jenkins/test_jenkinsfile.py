@@ -1,0 +1,223 @@
+"""The Jenkinsfile, as far as it can be tried without a Jenkins: read by a Groovy parser, and the script of each `sh`
+step run in its order on the embedded environment, each agent in a fresh clone, with what Jenkins would set around."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from rotation.local.workflows import BRANCH, Workflows
+from tests.fixtures.project import SECRET, Project
+from tests.jenkins.jenkinsfile import JENKINSFILE, Command, commands
+
+LIMIT = 300  # seconds that one step may take
+AGENTS = {
+    "Prepare": ("Set up", "Synthesize", "Review a fork", "Plan", "Review"),
+    "Act": ("Set up again", "Deploy", "Rotate", "Drift"),
+}
+PARSER = """
+def unit = new org.codehaus.groovy.control.CompilationUnit()
+unit.addSource(new File(args[0]))
+unit.compile(org.codehaus.groovy.control.Phases.SEMANTIC_ANALYSIS)
+"""
+
+
+@pytest.fixture(scope="module")
+def file() -> tuple[Command, ...]:
+    return commands()
+
+
+def steps(file: Sequence[Command]) -> list[Command]:
+    return [command for command in file if command.name == "sh"]
+
+
+# What is in the file
+
+
+def test_a_person_is_waited_for_without_an_agent_and_before_anything_is_applied(file: Sequence[Command]) -> None:
+    names = [(command.within, command.name, command.text) for command in file]
+    approve = ("pipeline", "stages", "Approve")
+    assert (approve, "input", None) in names
+    assert not [command for command in file if command.within == approve and command.name == "agent"]
+    order = [command.text for command in file if command.name in ("sh", "stage")]
+    assert order.index("Approve") < order.index('.ci/deploy "$ENVIRONMENT" --from plans')
+
+
+def test_the_code_of_a_pull_request_is_synthesized_with_no_credentials_bound(file: Sequence[Command]) -> None:
+    bound = {command.within[4] for command in file if command.name == "credentials" and len(command.within) > 4}
+    assert bound == {"Plan", "Deploy", "Rotate", "Drift"}
+    assert all("steps" in step.within for step in steps(file))
+
+
+def test_git_s_credentials_are_bound_for_the_one_step_that_pushes(file: Sequence[Command]) -> None:
+    assert [step.text for step in steps(file) if "withCredentials" in step.within] == ['.ci/rotate "$ENVIRONMENT"']
+
+
+def test_every_script_is_one_text_into_which_groovy_puts_nothing(file: Sequence[Command]) -> None:
+    text = JENKINSFILE.read_text(encoding="utf-8")
+    assert len(steps(file)) == text.count(" sh '")
+    assert 'sh "' not in text
+    assert "'''" not in text
+
+
+def test_every_script_that_a_step_calls_is_there_and_may_be_run(file: Sequence[Command]) -> None:
+    called = {word for step in steps(file) for word in (step.text or "").split() if word.startswith(".ci/")}
+    assert called
+    assert all(os.access(JENKINSFILE.parent / path, os.X_OK) for path in called)
+
+
+def test_what_stands_in_no_agent_here_stands_in_none_there(file: Sequence[Command]) -> None:
+    there = {agent: [c.text for c in file if c.name == "stage" and agent in c.within] for agent in AGENTS}
+    assert there == {agent: list(stages) for agent, stages in AGENTS.items()}
+
+
+def test_a_mistake_in_the_file_would_be_found(tmp_path: Path) -> None:
+    broken = tmp_path / "Jenkinsfile"
+    broken.write_text("pipeline {\n    stages {\n        stage('Plan' {\n        }\n    }\n}\n", encoding="utf-8")
+    with pytest.raises(Exception, match=r"(?i)unexpected|token"):
+        commands(broken)
+
+
+@pytest.mark.skipif(shutil.which("groovy") is None, reason="groovy is not installed: `make test-jenkins` does it")
+def test_groovy_itself_compiles_the_file(tmp_path: Path) -> None:
+    (tmp_path / "parse.groovy").write_text(PARSER, encoding="utf-8")
+    java = Path(os.path.realpath(shutil.which("java") or "/usr/bin/java"))
+
+    def compiled(file: Path) -> subprocess.CompletedProcess[str]:
+        argv = ["groovy", str(tmp_path / "parse.groovy"), str(file)]
+        variables = {**os.environ, "JAVA_HOME": str(java.parents[1])}
+        return subprocess.run(argv, env=variables, capture_output=True, text=True, timeout=LIMIT, check=False)
+
+    done = compiled(JENKINSFILE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    broken = tmp_path / "Broken"
+    broken.write_text(
+        JENKINSFILE.read_text(encoding="utf-8").replace("agent none", "agent none }", 1), encoding="utf-8"
+    )
+    assert compiled(broken).returncode != 0
+
+
+# What it does
+
+
+@dataclass
+class Build:
+    """One build of the job. ``plans`` is what is stashed, ``ran`` the scripts in the order in which they ran."""
+
+    workflows: Workflows
+    file: Sequence[Command]
+    folder: Path
+    variables: Mapping[str, str]
+    ran: list[str] = field(default_factory=list)
+    transcript: list[str] = field(default_factory=list)
+
+    def run(self, *stages: str, **parameters: str) -> Path:
+        """Run these stages in the file's order, as their `when` would choose them; returns the last workspace."""
+        workspace = self.folder
+        for agent, its in AGENTS.items():
+            chosen = [stage for stage in its if stage in stages]
+            if not chosen:
+                continue
+            workspace = self.folder / agent
+            self.workflows.clone(workspace)
+            if (self.folder / "stash").exists():
+                shutil.copytree(self.folder / "stash", workspace / "plans")
+            for step in steps(self.file):
+                if agent in step.within and set(chosen) & set(step.within):
+                    self._step(step, workspace, parameters)
+            if (workspace / "plans").exists() and agent == "Prepare":
+                shutil.copytree(workspace / "plans", self.folder / "stash")
+        return workspace
+
+    def _step(self, step: Command, workspace: Path, parameters: Mapping[str, str]) -> None:
+        script = step.text or ""
+        path = f"{workspace}/node_modules/.bin:{workspace}/.venv/bin:{os.environ['PATH']}"
+        summary = {"Rotate": "rotation.md", "Drift": "drift.md"}
+        named = next((summary[stage] for stage in summary if stage in step.within), "")
+        variables = {**self.variables, **parameters, "PATH": path, "KEYTURN_BRANCH": BRANCH, "KEYTURN_SUMMARY": named}
+        done = subprocess.run(
+            ["sh", "-xe", "-c", script],  # as the durable-task plugin runs it
+            cwd=workspace,
+            env={name: value for name, value in variables.items() if value},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+        )
+        self.ran.append(script)
+        self.transcript += [done.stdout, done.stderr]
+        assert done.returncode == 0, f"{script}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+
+
+@pytest.fixture(scope="module")
+def jenkins(
+    shared_project: Project, file: tuple[Command, ...], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Workflows, Path]:
+    folder = tmp_path_factory.mktemp("jenkins")
+    workflows = Workflows(shared_project.path, folder / "github")
+    workflows.publish()
+    return workflows, folder
+
+
+def build(project: Project, jenkins: tuple[Workflows, Path], file: Sequence[Command], number: int) -> Build:
+    workflows, folder = jenkins
+    variables = {
+        **{name: value for name, value in project.variables.items() if name in ("HOME", "LANG", "TMPDIR")},
+        "KEYTURN_JOURNAL": str(project.path / ".keyturn/journal"),
+    }
+    workspace = folder / str(number)
+    workspace.mkdir()
+    return Build(workflows, file, workspace, variables)
+
+
+@pytest.mark.xdist_group("end_to_end")
+def test_the_stages_plan_review_deploy_and_rotate(
+    project: Project, jenkins: tuple[Workflows, Path], file: tuple[Command, ...]
+) -> None:
+    workflows, _ = jenkins
+    before = project.status()["current"]
+    one = build(project, jenkins, file, 1)
+
+    workspace = one.run(
+        *("Set up", "Synthesize", "Plan", "Review", "Set up again", "Deploy", "Rotate"),
+        ENVIRONMENT="local",
+        SECRETS=SECRET,
+        TRIGGER="manual",
+        WORDS="because",
+    )
+
+    assert one.ran == [
+        step.text for step in steps(file) if "Review a fork" not in step.within and "Drift" not in step.within
+    ]
+    assert "keyturn" in (workspace.parent / "Prepare" / "review.md").read_text(encoding="utf-8")
+    after = project.status()
+    assert after["current"] == before + 1
+    assert json.loads(workflows.show("stacks/pins/local.json"))["pins"]["orders-api"]["stable"][SECRET] == before + 1
+    assert f"{SECRET} {before} → {before + 1}" in workflows.history()[0] + workflows.history()[1]
+    assert "promoted" in (workspace / "rotation.md").read_text(encoding="utf-8")
+    assert "because" in project.run("audit", SECRET, KEYTURN_JOURNAL=one.variables["KEYTURN_JOURNAL"]).stdout
+    project.transcript.extend(one.transcript)
+
+
+@pytest.mark.xdist_group("end_to_end")
+def test_the_drift_stage_leaves_a_report(
+    project: Project, jenkins: tuple[Workflows, Path], file: tuple[Command, ...]
+) -> None:
+    workspace = build(project, jenkins, file, 2).run("Set up again", "Drift", ENVIRONMENT="local")
+    assert "reports" in json.loads((workspace / "drift.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.xdist_group("end_to_end")
+def test_a_fork_is_reviewed_from_its_stacks_alone(
+    project: Project, jenkins: tuple[Workflows, Path], file: tuple[Command, ...]
+) -> None:
+    workspace = build(project, jenkins, file, 3).run("Set up", "Synthesize", "Review a fork", CHANGE_TARGET=BRANCH)
+    assert "no plan" in (workspace / "review.md").read_text(encoding="utf-8").lower()
