@@ -8,9 +8,10 @@ export PATH := $(CURDIR)/node_modules/.bin:$(CURDIR)/$(BIN):$(PATH)
 export JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION := 20
 export CHECKPOINT_DISABLE := 1
 
+INSTALL := apt-get install --yes --no-install-recommends
 COMPILE := uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
-.PHONY: setup demo down test test-browser screenshot lint lambda bench readme lock clean
+.PHONY: setup demo down test test-browser test-jenkins screenshot lint lambda bench readme lock clean
 .DELETE_ON_ERROR:
 
 setup: .venv/.ready node_modules/.ready
@@ -39,8 +40,12 @@ test: setup
 
 # The report in Debian's Chromium, which apt installs here where it is missing; `make test` skips it without one.
 test-browser: setup
-	command -v chromium >/dev/null || apt-get install --yes --no-install-recommends chromium || sudo apt-get install --yes --no-install-recommends chromium
+	command -v chromium >/dev/null || $(INSTALL) chromium || sudo $(INSTALL) chromium
 	$(BIN)/python -m pytest tests/browser
+
+test-jenkins: setup
+	command -v groovy >/dev/null || $(INSTALL) groovy default-jre-headless || sudo $(INSTALL) groovy default-jre-headless
+	$(BIN)/python -m pytest tests/jenkins
 
 # Makes docs/report.png anew.
 screenshot: setup

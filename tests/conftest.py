@@ -1,3 +1,9 @@
 """Real servers for the tests, each started once per worker and stopped by its process id."""
 
-pytest_plugins = ["tests.fixtures.aws", "tests.fixtures.postgresql", "tests.fixtures.openbao", "tests.fixtures.project"]
+pytest_plugins = [
+    "tests.fixtures.aws",
+    "tests.fixtures.postgresql",
+    "tests.fixtures.openbao",
+    "tests.fixtures.project",
+    "tests.fixtures.pipeline",
+]

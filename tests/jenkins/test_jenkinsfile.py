@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from rotation.local.workflows import BRANCH, Workflows
-from tests.fixtures.project import SECRET, Project
+from rotation.model import Ring
+from tests.fixtures.pipeline import Pipeline
+from tests.fixtures.project import SECRET
 from tests.jenkins.jenkinsfile import JENKINSFILE, Command, commands
 
 LIMIT = 300  # seconds that one step may take
@@ -157,36 +159,21 @@ class Build:
         assert done.returncode == 0, f"{script}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
 
 
-@pytest.fixture(scope="module")
-def jenkins(
-    shared_project: Project, file: tuple[Command, ...], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Workflows, Path]:
-    folder = tmp_path_factory.mktemp("jenkins")
-    workflows = Workflows(shared_project.path, folder / "github")
-    workflows.publish()
-    return workflows, folder
-
-
-def build(project: Project, jenkins: tuple[Workflows, Path], file: Sequence[Command], number: int) -> Build:
-    workflows, folder = jenkins
+@pytest.fixture
+def build(pipeline: Pipeline, file: tuple[Command, ...], tmp_path: Path) -> Build:
     variables = {
-        **{name: value for name, value in project.variables.items() if name in ("HOME", "LANG", "TMPDIR")},
-        "KEYTURN_JOURNAL": str(project.path / ".keyturn/journal"),
+        name: value for name, value in pipeline.project.variables.items() if name in ("HOME", "LANG", "TMPDIR")
     }
-    workspace = folder / str(number)
-    workspace.mkdir()
-    return Build(workflows, file, workspace, variables)
+    journal = str(pipeline.project.path / ".keyturn/journal")
+    return Build(pipeline.workflows({}), file, tmp_path, variables | {"KEYTURN_JOURNAL": journal})
 
 
 @pytest.mark.xdist_group("end_to_end")
-def test_the_stages_plan_review_deploy_and_rotate(
-    project: Project, jenkins: tuple[Workflows, Path], file: tuple[Command, ...]
-) -> None:
-    workflows, _ = jenkins
-    before = project.status()["current"]
-    one = build(project, jenkins, file, 1)
+@pytest.mark.timeout(900)
+def test_the_stages_plan_review_deploy_and_rotate(pipeline: Pipeline, build: Build) -> None:
+    before, candidate = pipeline.project.status()["current"], pipeline.project.next_generation()
 
-    workspace = one.run(
+    workspace = build.run(
         *("Set up", "Synthesize", "Plan", "Review", "Set up again", "Deploy", "Rotate"),
         ENVIRONMENT="local",
         SECRETS=SECRET,
@@ -194,30 +181,27 @@ def test_the_stages_plan_review_deploy_and_rotate(
         WORDS="because",
     )
 
-    assert one.ran == [
-        step.text for step in steps(file) if "Review a fork" not in step.within and "Drift" not in step.within
-    ]
+    left_out = {"Review a fork", "Drift"}
+    assert build.ran == [step.text for step in steps(build.file) if left_out.isdisjoint(step.within)]
     assert "keyturn" in (workspace.parent / "Prepare" / "review.md").read_text(encoding="utf-8")
-    after = project.status()
-    assert after["current"] == before + 1
-    assert json.loads(workflows.show("stacks/pins/local.json"))["pins"]["orders-api"]["stable"][SECRET] == before + 1
-    assert f"{SECRET} {before} → {before + 1}" in workflows.history()[0] + workflows.history()[1]
+    assert pipeline.project.status()["current"] == candidate
+    assert pipeline.pinned().count(f'"{SECRET}": {candidate}') == len(Ring)
+    assert build.workflows.history()[:2] == [
+        f"Rotate in local: {SECRET} {before} → {candidate} ({ring})" for ring in reversed(Ring)
+    ]
     assert "promoted" in (workspace / "rotation.md").read_text(encoding="utf-8")
-    assert "because" in project.run("audit", SECRET, KEYTURN_JOURNAL=one.variables["KEYTURN_JOURNAL"]).stdout
-    project.transcript.extend(one.transcript)
+    assert "manual: because" in pipeline.project.run("audit", SECRET).stdout
+    pipeline.project.transcript.extend(build.transcript)
 
 
 @pytest.mark.xdist_group("end_to_end")
-def test_the_drift_stage_leaves_a_report(
-    project: Project, jenkins: tuple[Workflows, Path], file: tuple[Command, ...]
-) -> None:
-    workspace = build(project, jenkins, file, 2).run("Set up again", "Drift", ENVIRONMENT="local")
+def test_the_drift_stage_leaves_a_report(build: Build) -> None:
+    workspace = build.run("Set up again", "Drift", ENVIRONMENT="local")
     assert "reports" in json.loads((workspace / "drift.json").read_text(encoding="utf-8"))
+    assert (workspace / "drift.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.xdist_group("end_to_end")
-def test_a_fork_is_reviewed_from_its_stacks_alone(
-    project: Project, jenkins: tuple[Workflows, Path], file: tuple[Command, ...]
-) -> None:
-    workspace = build(project, jenkins, file, 3).run("Set up", "Synthesize", "Review a fork", CHANGE_TARGET=BRANCH)
+def test_a_fork_is_reviewed_from_its_stacks_alone(build: Build) -> None:
+    workspace = build.run("Set up", "Synthesize", "Review a fork", CHANGE_TARGET=BRANCH)
     assert "no plan" in (workspace / "review.md").read_text(encoding="utf-8").lower()

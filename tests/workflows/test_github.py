@@ -6,71 +6,19 @@ OIDC, the approval of a GitHub environment and what GitHub does with concurrency
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import pytest
 
-from rotation.local.workflows import BRANCH, REPOSITORY, Ran, Workflows
+from rotation.local.workflows import BRANCH, Ran
 from rotation.model import Ring
-from tests.fixtures import github_api
-from tests.fixtures.github_api import GitHub
-from tests.fixtures.project import CHECKOUT, SECRET, Project, edit
+from tests.fixtures.pipeline import Pipeline
+from tests.fixtures.project import SECRET, edit
 
 pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.timeout(900)]
-
-_PINS = "stacks/pins/local.json"
-_PIPELINE = (".ci", ".github", "Makefile", "pyproject.toml", "requirements.lock", "requirements-node.lock")
-_TOLD = ("AWS_", "TF_", "JSII_", "KEYTURN_WAIT")
 
 
 class _Died(Exception):
     """The runner."""
-
-
-class Pipeline:
-    """A repository with the project's declarations and this checkout's workflows, and what was written to GitHub."""
-
-    def __init__(self, project: Project, folder: Path) -> None:
-        self.project = project
-        self.folder = folder
-        self.workflows({}).publish()
-        github_api.install(folder / "bin", folder / "github.json")
-
-    @property
-    def github(self) -> GitHub:
-        return GitHub(self.folder / "github.json")
-
-    def workflows(self, variables: Mapping[str, str], **environment: str) -> Workflows:
-        told = {name: value for name, value in self.project.variables.items() if name.startswith(_TOLD)}
-        return Workflows(self.project.path, self.folder, variables, told | environment)
-
-    def pull_request(self, number: int, branch: str, *, owner: str = REPOSITORY) -> dict[str, object]:
-        main = self.workflows({}).revision(BRANCH)
-        head = {"ref": branch, "repo": {"full_name": owner}}
-        return {"pull_request": {"number": number, "head": head, "base": {"ref": BRANCH, "sha": main}}}
-
-    def pinned(self, branch: str = BRANCH) -> str:
-        return self.workflows({}).show(_PINS, branch)
-
-
-@pytest.fixture(scope="module")
-def repository(shared_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
-    shared_project.settle()
-    for name in _PIPELINE:
-        (shutil.copytree if (CHECKOUT / name).is_dir() else shutil.copy)(CHECKOUT / name, shared_project.path / name)
-    shutil.copy(CHECKOUT / "package-lock.json", shared_project.path)
-    (shared_project.path / ".venv").symlink_to(CHECKOUT / ".venv")
-    made = Pipeline(shared_project, tmp_path_factory.mktemp("github"))
-    yield made
-    made.workflows({}).pull()
-
-
-@pytest.fixture
-def pipeline(repository: Pipeline) -> Iterator[Pipeline]:
-    yield repository
-    repository.workflows({}).pull()
 
 
 def _succeeded(ran: Ran) -> str:
@@ -86,8 +34,9 @@ def test_a_rotation_is_proposed_reviewed_merged_deployed_and_promoted(pipeline: 
         pipeline.workflows({"KEYTURN_COMMIT": "direct"}),
     )
 
+    history = proposing.history()
     _succeeded(proposing.run("rotate", secrets=SECRET, trigger="manual", words='it\'s "time" $(touch /tmp/x)'))
-    assert proposing.history() == ["The project"]
+    assert proposing.history() == history
     assert proposing.history("keyturn/local")[0] == f"Rotate in local: {move} (canary)"
     (proposed,) = pipeline.github.of("pulls")
     assert (proposed["head"], proposed["base"]) == ("keyturn/local", BRANCH)
