@@ -76,7 +76,13 @@ class KeyServiceError(KeyturnError):
 
 
 class Unavailable(KeyturnError):
+    """``retry_after`` is how many seconds the server asked to be left alone for; None where it did not say."""
+
     remedy = "Check that the server runs and can be reached from here, then run the command again: it resumes."
+
+    def __init__(self, what: str, remedy: str | None = None, *, retry_after: float | None = None) -> None:
+        super().__init__(what, remedy)
+        self.retry_after = retry_after
 
 
 class Unauthorized(KeyturnError):

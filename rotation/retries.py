@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import random
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -17,10 +18,20 @@ T = TypeVar("T")
 # stamina warns of every further attempt; where nobody set up logging, Python would print that on stderr.
 logging.getLogger("stamina").addHandler(logging.NullHandler())
 
+_LONGEST_PAUSE = 10.0  # seconds, whatever a server asks for
+
+
+def _pause(error: Exception) -> bool | float:
+    """Whether to try again; where the server said after how many seconds, those and a little more at random."""
+    if not isinstance(error, Unavailable):
+        return False
+    if error.retry_after is None:
+        return True
+    return min(error.retry_after, _LONGEST_PAUSE) + random.uniform(0, 0.5)  # noqa: S311 - jitter
+
+
 # No new attempt starts later than this many seconds after the first; with the longest request that is about a minute.
-_AGAIN = stamina.RetryingCaller(attempts=10, timeout=45.0, wait_initial=0.2, wait_max=5.0, wait_jitter=1.0).on(
-    Unavailable
-)
+_AGAIN = stamina.RetryingCaller(attempts=10, timeout=45.0, wait_initial=0.2, wait_max=5.0, wait_jitter=1.0).on(_pause)
 
 
 def retrying(call: Callable[[], T]) -> T:
