@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from modules.declarations import Consumer
 from modules.reason import reason
 from modules.resource import Resource, Stack, address
-from modules.vendor import Vendor
+from modules.vendor import ConfigVendor
 from rotation import manifest
 from rotation.errors import DeclarationError
 from rotation.model import Ring
@@ -45,7 +45,7 @@ class AppConfig:
     def __init__(
         self,
         stack: Stack,
-        vendor: Vendor,
+        vendor: ConfigVendor,
         consumer: Consumer,
         *,
         environment: str,
@@ -73,7 +73,7 @@ class AppConfig:
             self.deployed[f"{consumer.name}/{ring}"] = f"${{{address(_PINS, name)}.output}}"
 
 
-def _declared(stack: Stack, vendor: Vendor, consumer: Consumer, environment: str) -> manifest.Consumer:
+def _declared(stack: Stack, vendor: ConfigVendor, consumer: Consumer, environment: str) -> manifest.Consumer:
     try:
         return manifest.Consumer(
             name=consumer.name,
@@ -87,7 +87,7 @@ def _declared(stack: Stack, vendor: Vendor, consumer: Consumer, environment: str
         raise DeclarationError(f"{consumer.where}: the consumer {consumer.name}: {reason(error)}") from error
 
 
-def _ring(vendor: Vendor, consumer: Consumer, environment: str, ring: Ring) -> manifest.ConsumerRing:
+def _ring(vendor: ConfigVendor, consumer: Consumer, environment: str, ring: Ring) -> manifest.ConsumerRing:
     rendered = Path("stacks") / "config" / "rendered" / environment / ring / f"{consumer.name}.{consumer.format}"
     return manifest.ConsumerRing(
         rendered=rendered,

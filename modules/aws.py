@@ -13,7 +13,16 @@ from modules import aws_policies as policies
 from modules.asset import asset
 from modules.resource import Provider, Resource, Stack, address, literal
 from modules.schema import Schema
-from modules.vendor import AccountTrust, FunctionSpec, KeySpec, OidcTrust, RunnerSpec, SlotSpec, Vendor
+from modules.vendor import (
+    AccountTrust,
+    ConfigVendor,
+    FunctionSpec,
+    FunctionVendor,
+    KeySpec,
+    OidcTrust,
+    RunnerSpec,
+    SlotSpec,
+)
 from modules.where import Where
 from rotation.manifest import Plugin
 
@@ -36,7 +45,7 @@ _SERVICES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Aws(Vendor):
+class Aws(FunctionVendor, ConfigVendor):
     """One account and region, reached with one provider version.
 
     ``endpoint`` is the URL of an AWS API that is not Amazon's; the provider then checks neither account nor region.

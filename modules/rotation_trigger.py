@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from modules.declarations import Estate, Secret
 from modules.resource import Stack
-from modules.vendor import FunctionSpec, Vendor
+from modules.vendor import FunctionSpec, FunctionVendor, Vendor
 from modules.where import Where, here
 from rotation.errors import DeclarationError
 from rotation.manifest import Dispatch
@@ -104,7 +104,7 @@ class RotationTrigger:
             sealing_keys=tuple(sorted({keys[secret.key] for secret in turned if secret.key and secret.sealed})),
             journal=journal,
         )
-        vendor.function(stack, spec, trigger.where)
+        _with_functions(vendor, trigger).function(stack, spec, trigger.where)
 
 
 def rotate_by_store(stack: Stack, vendor: Vendor, trigger: Trigger) -> None:
@@ -112,7 +112,13 @@ def rotate_by_store(stack: Stack, vendor: Vendor, trigger: Trigger) -> None:
     for name, days in sorted(trigger.by_store.items()):
         if days is not None:
             stack.warn(f"{trigger.where}: {name} is rotated at once when this is applied, and then every {days} days")
-            vendor.rotated_by_store(stack, name, days, trigger.where)
+            _with_functions(vendor, trigger).rotated_by_store(stack, name, days, trigger.where)
+
+
+def _with_functions(vendor: Vendor, trigger: Trigger) -> FunctionVendor:
+    if not isinstance(vendor, FunctionVendor):
+        raise DeclarationError(f"{trigger.where}: {type(vendor).__name__} has no functions that could be a trigger")
+    return vendor
 
 
 def asked_every(schedules: Iterable[Schedule]) -> timedelta | None:

@@ -1,4 +1,4 @@
-"""What the constructs ask of a vendor. One file per vendor answers it: aws.py."""
+"""What the constructs ask of a vendor. One file per vendor answers it: aws.py, vault.py."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class FunctionSpec:
 
 
 class Vendor(ABC):
-    """One vendor in one environment."""
+    """A vendor of secrets and keys in one environment."""
 
     @abstractmethod
     def stored_as(self, name: str) -> str:
@@ -133,12 +133,27 @@ class Vendor(ABC):
     def provide(self, stack: Stack) -> None:
         """Give the stack its provider. Call it first."""
 
+    def prepare(self, stack: Stack, where: Where) -> None:
+        """Declare, once in an environment, what slots and keys are made in, where a vendor has such places."""
+
     @abstractmethod
     def key(self, stack: Stack, spec: KeySpec, where: Where) -> str:
         """Declare a key with its reference; return its address as an expression."""
 
     @abstractmethod
     def slot(self, stack: Stack, spec: SlotSpec, where: Where) -> None: ...
+
+    @abstractmethod
+    def runner(self, stack: Stack, spec: RunnerSpec, where: Where) -> None:
+        """Declare the identity that rotates, with the least that it needs."""
+
+
+class ConfigVendor(ABC):
+    """A vendor that holds configuration objects; not every vendor of secrets does."""
+
+    @abstractmethod
+    def provide(self, stack: Stack) -> None:
+        """Give the stack its provider. Call it first."""
 
     @abstractmethod
     def config_place(self, stack: Stack, name: str, where: Where) -> None:
@@ -152,9 +167,9 @@ class Vendor(ABC):
     def config_object(self, stack: Stack, name: str, place: str, key: str, content: str, where: Where) -> Resource:
         """Declare one configuration object with this text."""
 
-    @abstractmethod
-    def runner(self, stack: Stack, spec: RunnerSpec, where: Where) -> None:
-        """Declare the identity that rotates, with the least that it needs."""
+
+class FunctionVendor(Vendor):
+    """A vendor that can also run the function that turns what is due."""
 
     @abstractmethod
     def function(self, stack: Stack, spec: FunctionSpec, where: Where) -> None:

@@ -8,6 +8,7 @@ from modules.app_config import AppConfig, Files
 from modules.cdk import App, TerraformOutput
 from modules.declarations import Estate
 from modules.resource import Stack
+from modules.where import here
 from rotation import pins
 from rotation.manifest import Consumer
 from stacks.environments import Environment
@@ -22,15 +23,17 @@ class Application(Stack):
 
     def __init__(self, app: App, environment: Environment, estate: Estate, files: Files) -> None:
         super().__init__(app, environment.stack(PART))
-        environment.vendor.provide(self)
+        environment.configuration.provide(self)
         keep_state(self, environment.state)
+        if environment.configured_elsewhere:
+            environment.configuration.config_place(self, environment.config, here())
         pinned = pins.load(files.find(pins_path(environment)))
         self.consumers: dict[str, Consumer] = {}
         deployed: dict[str, str] = {}
         for consumer in estate.consumers:
             config = AppConfig(
                 self,
-                environment.vendor,
+                environment.configuration,
                 consumer,
                 environment=environment.name,
                 place=environment.config,

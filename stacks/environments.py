@@ -16,7 +16,7 @@ from modules.aws import Aws
 from modules.declarations import Pace
 from modules.rotation_trigger import Trigger
 from modules.runner_identity import github_actions
-from modules.vendor import AccountTrust, Trust, Vendor
+from modules.vendor import AccountTrust, ConfigVendor, Trust, Vendor
 from rotation.errors import DeclarationError
 from rotation.manifest import Rehearsal
 from rotation.model import Ring
@@ -46,8 +46,10 @@ class S3State:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """One environment. ``order`` ranks it: lower ones go first. ``applications`` are the addresses of the consumers'
-    rings; ``recovery_days`` and ``deletion_days`` are how long deleted secrets and keys can be brought back.
+    """One environment. ``order`` ranks it: lower ones go first. ``vendor`` has its secrets and keys, ``configuration``
+    its configuration objects, whose place is declared beside them where that is another vendor. ``applications`` are
+    the addresses of the consumers' rings; ``recovery_days`` and ``deletion_days`` are how long deleted secrets and keys
+    can be brought back.
     ``rehearsal`` names what must have gone well before a rotation here: the same one, with the same code, there.
     ``trigger`` is the function in the cloud that turns what is due, where there is one. ``journal`` is where a pipeline
     without a disk keeps its journal, as a bucket and a prefix: KEYTURN_JOURNAL is s3://bucket/prefix there."""
@@ -55,6 +57,7 @@ class Environment:
     name: str
     order: int
     vendor: Vendor
+    configuration: ConfigVendor
     state: LocalState | S3State
     pace: Pace
     config: str
@@ -66,6 +69,12 @@ class Environment:
     rehearsal: Rehearsal | None = None
     trigger: Trigger | None = None
     journal: tuple[str, str] | None = None
+
+    @property
+    def configured_elsewhere(self) -> bool:
+        """Whether its configuration objects are another vendor's than its secrets."""
+        vendor: object = self.vendor
+        return self.configuration is not vendor
 
     @property
     def is_local(self) -> bool:
@@ -95,10 +104,12 @@ def local(project: Path) -> Environment:
     """The embedded environment: AWS provider 3.39.0 is the one that comes as a Python package."""
     endpoint, applications = _endpoints(project / _ENDPOINTS)
     account = "123456789012"
+    aws = Aws(environment="local", region="us-east-1", account=account, version="3.39.0", endpoint=endpoint)
     return Environment(
         name="local",
         order=0,
-        vendor=Aws(environment="local", region="us-east-1", account=account, version="3.39.0", endpoint=endpoint),
+        vendor=aws,
+        configuration=aws,
         state=LocalState((project / ".keyturn" / "local" / "terraform").resolve()),
         pace=Pace(
             bake=timedelta(seconds=4),
@@ -125,10 +136,12 @@ def _remote(
     rehearsal: Rehearsal | None = None,
 ) -> Environment:
     region = "eu-central-1"
+    aws = Aws(environment=name, region=region, account=account, version="6.69.1")
     return Environment(
         name=name,
         order=order,
-        vendor=Aws(environment=name, region=region, account=account, version="6.69.1"),
+        vendor=aws,
+        configuration=aws,
         state=S3State(bucket=f"keyturn-state-{account}", region=region),
         pace=Pace(
             bake=timedelta(minutes=15),

@@ -24,6 +24,7 @@ class Foundation(Stack):
         super().__init__(app, environment.stack(PART))
         environment.vendor.provide(self)
         keep_state(self, environment.state)
+        environment.vendor.prepare(self, here())
         keys = {
             key.name: EncryptionKey(
                 self,
@@ -35,7 +36,8 @@ class Foundation(Stack):
             for key in estate.keys
         }
         self.keys: dict[str, Key] = {name: key.declared for name, key in keys.items()}
-        environment.vendor.config_place(self, environment.config, here())
+        if not environment.configured_elsewhere:
+            environment.configuration.config_place(self, environment.config, here())
         application = environment.stack("application")
         state = environment.state
         RunnerIdentity(

@@ -1,0 +1,258 @@
+"""The resources behind the constructs on HashiCorp Vault and OpenBao.
+
+KV v2 has no slot without a value, so a secret's slot is only the policy of its readers; the first value makes the rest.
+No value enters Terraform: a database's password is given through a write-only argument, from an ephemeral variable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from modules import vault_policies as policies
+from modules.resource import Provider, Resource, Stack, construct_id, literal
+from modules.vendor import KeySpec, OidcTrust, RunnerSpec, SlotSpec, Vendor
+from modules.where import Where, here
+from rotation.errors import DeclarationError
+from rotation.manifest import Plugin
+
+SOURCE = "hashicorp/vault"
+VERSION = "5.13.0"
+_DAY = 24 * 60 * 60  # seconds
+_TOKEN_TTL = 60 * 60  # seconds that a runner's token lives without being renewed
+
+
+@dataclass(frozen=True, slots=True)
+class PkiRole:
+    """What the PKI engine may issue: certificates for just these domains (with ``subdomains`` also for those below
+    them), valid for ``ttl`` at most."""
+
+    name: str
+    domains: tuple[str, ...]
+    _: KW_ONLY
+    ttl: timedelta
+    subdomains: bool = False
+    where: Where = field(default_factory=here, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresConnection:
+    """A PostgreSQL server that the database engine logs in to. ``url`` names it with the engine's own templates
+    {{username}} and {{password}}; ``roles`` may use it.
+
+    ``password`` is the name of a Terraform variable that holds the password, for the length of one apply, and is sent
+    again whenever ``password_version`` is raised. Without one it is set outside of Terraform.
+    """
+
+    name: str
+    _: KW_ONLY
+    url: str
+    username: str
+    roles: tuple[str, ...]
+    password: str | None = None
+    password_version: int = 1
+    where: Where = field(default_factory=here, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Vault(Vendor):
+    """The part of one server, or of one ``namespace`` of it, that is one environment's: its mounts bear its name.
+
+    ``auth`` is how the rotation logs in, as rotation/vault.py takes it. A PKI engine and a database engine are mounted
+    where something is declared for them.
+    """
+
+    environment: str
+    address: str
+    _: KW_ONLY
+    auth: Mapping[str, Any] = field(default_factory=dict)
+    namespace: str | None = None
+    pki_roles: tuple[PkiRole, ...] = ()
+    databases: tuple[PostgresConnection, ...] = ()
+
+    @property
+    def kv(self) -> str:
+        return f"keyturn-{self.environment}"
+
+    @property
+    def transit(self) -> str:
+        return f"keyturn-{self.environment}-transit"
+
+    @property
+    def pki(self) -> str:
+        return f"keyturn-{self.environment}-pki"
+
+    @property
+    def database(self) -> str:
+        return f"keyturn-{self.environment}-database"
+
+    def stored_as(self, name: str) -> str:
+        return name
+
+    def store(self) -> Plugin:
+        return Plugin(kind="vault_kv", options={"mount": self.kv, **self._connection()})
+
+    def key_service(self) -> Plugin:
+        return Plugin(kind="vault_transit", options={"mount": self.transit, **self._connection()})
+
+    def key_reference(self, name: str) -> str:
+        return construct_id(name)  # the engine takes no slash in a key's name
+
+    def provide(self, stack: Stack) -> None:
+        Provider(stack, SOURCE, VERSION, {"address": self.address, "namespace": self.namespace})
+
+    def prepare(self, stack: Stack, where: Where) -> None:
+        self._mount(stack, self.kv, "kv", where, options={"version": "2"})
+        self._mount(stack, self.transit, "transit", where)
+        if self.pki_roles:
+            longest = max(role.ttl for role in self.pki_roles)
+            self._mount(stack, self.pki, "pki", where, max_lease_ttl_seconds=_seconds(longest))
+        for role in self.pki_roles:
+            self._pki_role(stack, role)
+        if self.databases:
+            self._mount(stack, self.database, "database", where)
+        for connection in self.databases:
+            self._connect(stack, connection)
+
+    def key(self, stack: Stack, spec: KeySpec, where: Where) -> str:
+        name = self.key_reference(spec.name)
+        key = Resource(
+            stack,
+            f"key-{spec.name}",
+            "vault_transit_secret_backend_key",
+            {
+                "backend": _mounted(self.transit),
+                "name": name,
+                "type": "aes256-gcm96",
+                # The engine derives the wrapping key from the context only for such a key; see vault_transit.py.
+                "derived": True,
+                "exportable": False,
+                "deletion_allowed": False,
+                "auto_rotate_period": spec.native_days * _DAY,
+            },
+            where=where,
+        )
+        if spec.readers:
+            self._policy(stack, f"open-{spec.name}", policies.open_sealed(self.transit, name), where)
+        return key.get_string_attribute("name")
+
+    def slot(self, stack: Stack, spec: SlotSpec, where: Where) -> None:
+        if spec.readers:
+            self._policy(stack, f"read-{spec.name}", policies.read_secret(self.kv, self.stored_as(spec.name)), where)
+
+    def runner(self, stack: Stack, spec: RunnerSpec, where: Where) -> None:
+        rules = policies.keep_token() | policies.turn_secrets(self.kv, spec.secrets)
+        rules |= policies.read_secrets(self.kv, spec.reads)
+        rules |= policies.turn_keys(self.transit, [self.key_reference(name) for name in sorted(spec.keys)])
+        rules |= policies.seal_values(self.transit, [self.key_reference(name) for name in sorted(spec.sealing_keys)])
+        if self.pki_roles:
+            rules |= policies.issue_certificates(self.pki, [role.name for role in self.pki_roles])
+        policy = self._policy(stack, "runner", rules, where)
+        for number, trust in enumerate(spec.trusts):
+            if not isinstance(trust, OidcTrust):
+                raise DeclarationError(f"{where}: {stack.name}: Vault has no account whose principals could be trusted")
+            self._trust(stack, f"ci-{number}", trust, policy, where)
+
+    def _connection(self) -> dict[str, Any]:
+        options = {"address": self.address, "namespace": self.namespace, "auth": dict(self.auth) or None}
+        return {name: value for name, value in options.items() if value is not None}
+
+    def _mount(self, stack: Stack, path: str, kind: str, where: Where, **others: Any) -> None:
+        arguments = {"path": path, "type": kind, "description": f"keyturn: {self.environment}", **others}
+        Resource(stack, path, "vault_mount", arguments, where=where)
+
+    def _policy(self, stack: Stack, name: str, rules: policies.Rules, where: Where) -> str:
+        """Declare a policy, and return its name."""
+        named = f"keyturn-{self.environment}-{construct_id(name)}"
+        arguments = {"name": named, "policy": literal(policies.document(rules))}
+        Resource(stack, f"policy-{name}", "vault_policy", arguments, where=where)
+        return named
+
+    def _trust(self, stack: Stack, name: str, trust: OidcTrust, policy: str, where: Where) -> None:
+        path = f"keyturn-{self.environment}-{name}"
+        backend = Resource(
+            stack,
+            f"{name}-issuer",
+            "vault_jwt_auth_backend",
+            {
+                "path": path,
+                "description": f"keyturn: pipelines of {self.environment}",
+                "oidc_discovery_url": trust.issuer,
+                "bound_issuer": trust.issuer,
+            },
+            where=where,
+        )
+        Resource(
+            stack,
+            name,
+            "vault_jwt_auth_backend_role",
+            {
+                "backend": backend.get_string_attribute("path"),
+                "role_name": "keyturn",
+                "role_type": "jwt",
+                "user_claim": "sub",
+                "bound_audiences": [trust.audience],
+                "bound_claims_type": "string",
+                "bound_claims": {claim: literal(value) for claim, value in sorted(trust.claims.items())},
+                "token_policies": [policy],
+                "token_no_default_policy": True,
+                "token_ttl": _TOKEN_TTL,
+                "token_max_ttl": _DAY,
+            },
+            where=where,
+        )
+
+    def _pki_role(self, stack: Stack, role: PkiRole) -> None:
+        Resource(
+            stack,
+            f"pki-{role.name}",
+            "vault_pki_secret_backend_role",
+            {
+                "backend": _mounted(self.pki),
+                "name": role.name,
+                "allowed_domains": list(role.domains),
+                "allow_bare_domains": True,
+                "allow_subdomains": role.subdomains,
+                "allow_any_name": False,
+                "allow_localhost": False,
+                "allow_ip_sans": False,
+                "server_flag": True,
+                "client_flag": False,
+                "max_ttl": str(_seconds(role.ttl)),
+            },
+            where=role.where,
+        )
+
+    def _connect(self, stack: Stack, connection: PostgresConnection) -> None:
+        server: dict[str, Any] = {"connection_url": literal(connection.url), "username": connection.username}
+        if connection.password is not None:
+            # cdktf 0.21 is older than ephemeral variables, and has no construct for them.
+            stack.add_override(f"variable.{connection.password}", _EPHEMERAL)
+            server["password_wo"] = f"${{var.{connection.password}}}"
+            server["password_wo_version"] = connection.password_version
+        Resource(
+            stack,
+            f"database-{connection.name}",
+            "vault_database_secret_backend_connection",
+            {
+                "backend": _mounted(self.database),
+                "name": connection.name,
+                "allowed_roles": list(connection.roles),
+                "postgresql": server,
+            },
+            where=connection.where,
+        )
+
+
+_EPHEMERAL = {"type": "string", "sensitive": True, "ephemeral": True}
+
+
+def _mounted(path: str) -> str:
+    """The path of a mount of the same stack, as an expression that waits for it."""
+    return f"${{vault_mount.{path}.path}}"
+
+
+def _seconds(duration: timedelta) -> int:
+    return duration // timedelta(seconds=1)

@@ -1,0 +1,80 @@
+"""Vault's policies, as plain data: {path: capabilities}. https://developer.hashicorp.com/vault/docs/concepts/policies
+
+In a path, `+` stands for one segment and a last `*` for any end. Neither can be in a declared name, so nothing that is
+declared opens more than itself. Whatever is not allowed is denied.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+
+Rules = dict[str, tuple[str, ...]]
+
+
+def document(rules: Mapping[str, Iterable[str]]) -> str:
+    """The policy as JSON, which Vault takes as it takes HCL. The same rules are always the same text."""
+    paths = {path: {"capabilities": list(capabilities)} for path, capabilities in sorted(rules.items())}
+    return json.dumps({"path": paths}, separators=(",", ":"))
+
+
+def keep_token() -> Rules:
+    """To look at one's own token and renew it, which else comes with Vault's default policy and much more."""
+    return {"auth/token/lookup-self": ("read",), "auth/token/renew-self": ("update",)}
+
+
+def read_secrets(mount: str, names: Iterable[str]) -> Rules:
+    """The current values of these secrets."""
+    return {f"{mount}/data/{name}": ("read",) for name in names}
+
+
+def read_secret(mount: str, name: str) -> Rules:
+    """A secret as its consumers read it: the current value, and the staged one that a ring is pinned to."""
+    return read_secrets(mount, [name]) | {f"{mount}/data/_rotation/{name}/+": ("read",)}
+
+
+def turn_secrets(mount: str, names: Iterable[str]) -> Rules:
+    """To stage, promote and discard these secrets' generations, which are staged below `_rotation/`. What is current
+    is never deleted."""
+    rules: Rules = {}
+    for name in names:
+        staged = f"_rotation/{name}"
+        rules |= {
+            f"{mount}/data/{name}": ("create", "read", "update"),
+            f"{mount}/metadata/{name}": ("create", "patch", "read", "update"),
+            f"{mount}/data/{staged}/+": ("create", "read", "update"),
+            f"{mount}/metadata/{staged}/+": ("create", "delete", "patch", "read", "update"),
+            f"{mount}/metadata/{staged}/": ("list",),
+        }
+    return rules
+
+
+def turn_keys(mount: str, keys: Iterable[str]) -> Rules:
+    """To look at keys, give them new material, and give up old material."""
+    rules: Rules = {}
+    for key in keys:
+        rules |= {
+            f"{mount}/keys/{key}": ("read",),
+            f"{mount}/keys/{key}/rotate": ("create", "update"),
+            f"{mount}/keys/{key}/config": ("create", "update"),
+            f"{mount}/rewrap/{key}": ("create", "update"),
+        }
+    return rules
+
+
+def seal_values(mount: str, keys: Iterable[str]) -> Rules:
+    """Data keys, and what opens them."""
+    rules: Rules = {}
+    for key in keys:
+        rules |= {f"{mount}/datakey/plaintext/{key}": ("create", "update")} | open_sealed(mount, key)
+    return rules
+
+
+def open_sealed(mount: str, key: str) -> Rules:
+    return {f"{mount}/decrypt/{key}": ("create", "update")}
+
+
+def issue_certificates(mount: str, roles: Iterable[str]) -> Rules:
+    """To have requests signed, and to revoke what was issued."""
+    rules: Rules = {f"{mount}/sign/{role}": ("create", "update") for role in roles}
+    return rules | {f"{mount}/revoke": ("create", "update"), f"{mount}/cert/+": ("read",)}

@@ -1,0 +1,245 @@
+"""What is declared on Vault: mounts, keys, policies, roles and connections, and no value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import hvac
+import hvac.exceptions
+import pytest
+
+from modules import vault_policies as policies
+from modules.declarations import Credential, Estate, Key, Pace, Secret
+from modules.encryption_key import EncryptionKey
+from modules.managed_secret import ManagedSecret
+from modules.resource import Resource, Stack
+from modules.rotation_trigger import RotationTrigger, Trigger
+from modules.runner_identity import RunnerIdentity
+from modules.secretless import refusals
+from modules.vault import PkiRole, PostgresConnection, Vault
+from modules.vendor import AccountTrust, KeySpec, OidcTrust, Places, Trust
+from modules.where import here
+from rotation.errors import DeclarationError
+from rotation.model import Strategy
+from tests.fixtures.openbao import OpenBao
+from tests.modules.conftest import bare_stack, only, synthesized
+
+MOUNT, TRANSIT = "keyturn-staging", "keyturn-staging-transit"
+GITHUB = OidcTrust(
+    issuer="https://token.actions.githubusercontent.com",
+    audience="https://vault.example.com",
+    claims={"sub": "repo:example/orders:environment:staging", "repository_owner": "example"},
+)
+JENKINS = OidcTrust(
+    issuer="https://jenkins.example.com/oidc", audience="vault", claims={"sub": "job/rotate", "folder": "${not}"}
+)
+ESTATE = Estate(
+    keys=(Key("orders", native_days=90), Key("idle")),
+    secrets=(
+        Secret(
+            "orders/db",
+            Credential("postgres_user", reads=("orders/db-admin",)),
+            strategy=Strategy.ALTERNATING,
+            readers=("orders-api",),
+        ),
+        Secret("orders/token", Credential("random_token"), strategy=Strategy.OVERLAPPING, key="orders", sealed=True),
+    ),
+)
+PACE = Pace(*[timedelta(seconds=1)] * 4)
+
+
+def vault(**others: Any) -> Vault:
+    return Vault("staging", "https://vault.example.com", **others)
+
+
+def _stack(vendor: Vault) -> Stack:
+    stack = bare_stack()
+    vendor.provide(stack)
+    return stack
+
+
+def _foundation(vendor: Vault, *trusts: Trust) -> Stack:
+    stack = _stack(vendor)
+    vendor.prepare(stack, here())
+    keys = {
+        key.name: EncryptionKey(stack, vendor, key, deletion_days=30, readers=("orders-api",)).address
+        for key in ESTATE.keys
+    }
+    RunnerIdentity(stack, vendor, ESTATE, keys=keys, places=Places("config"), trusts=trusts)
+    return stack
+
+
+def _rules(stack: Stack, name: str) -> dict[str, list[str]]:
+    declared = synthesized(stack)["resource"]["vault_policy"][name]
+    return {path: rule["capabilities"] for path, rule in json.loads(declared["policy"])["path"].items()}
+
+
+def test_every_environment_has_mounts_of_its_own() -> None:
+    mounts = synthesized(_foundation(vault()))["resource"]["vault_mount"]
+
+    assert {(mount["path"], mount["type"]) for mount in mounts.values()} == {(MOUNT, "kv"), (TRANSIT, "transit")}
+    assert mounts[MOUNT]["options"] == {"version": "2"}
+
+
+def test_a_key_derives_renews_itself_and_can_be_neither_exported_nor_deleted() -> None:
+    key = synthesized(_foundation(vault()))["resource"]["vault_transit_secret_backend_key"]["key-orders"]
+
+    assert {name: value for name, value in key.items() if name != "//"} == {
+        "backend": f"${{vault_mount.{TRANSIT}.path}}",
+        "name": "orders",
+        "type": "aes256-gcm96",
+        "derived": True,
+        "exportable": False,
+        "deletion_allowed": False,
+        "auto_rotate_period": 90 * 24 * 60 * 60,
+    }
+
+
+def test_a_key_s_name_holds_no_slash_where_the_engine_takes_none() -> None:
+    vendor, stack = vault(), _stack(vault())
+    vendor.key(stack, KeySpec("orders/inner", native_days=1, deletion_days=1, readers=()), here())
+
+    assert only(stack, "vault_transit_secret_backend_key")["name"] == vendor.key_reference("orders/inner")
+    assert "/" not in vendor.key_reference("orders/inner")
+
+
+def test_store_and_keys_are_named_for_the_rotation() -> None:
+    vendor = vault(namespace="team", auth={"method": "jwt", "role": "keyturn"})
+
+    where = {"address": "https://vault.example.com", "namespace": "team", "auth": {"method": "jwt", "role": "keyturn"}}
+    assert vendor.store().kind == "vault_kv"
+    assert vendor.store().options == {"mount": MOUNT, **where}
+    assert vendor.key_service().kind == "vault_transit"
+    assert vendor.key_service().options == {"mount": TRANSIT, **where}
+    (provider,) = synthesized(_stack(vendor))["provider"]["vault"]
+    assert provider == {"address": "https://vault.example.com", "namespace": "team"}
+
+
+def test_a_slot_is_the_policy_of_its_readers_and_never_a_value() -> None:
+    stack = _stack(vault())
+    for secret in ESTATE.secrets:
+        ManagedSecret(stack, vault(), secret, pace=PACE, recovery_days=7)
+
+    assert synthesized(stack)["resource"].keys() == {"vault_policy"}
+    assert only(stack, "vault_policy")["name"] == "keyturn-staging-read-orders--db"
+    assert set(_rules(stack, "policy-read-orders--db")) == {
+        f"{MOUNT}/data/orders/db",
+        f"{MOUNT}/data/_rotation/orders/db/+",
+    }
+
+
+def test_pipelines_are_trusted_by_their_claims() -> None:
+    resources = synthesized(_foundation(vault(), GITHUB, JENKINS))["resource"]
+
+    github, jenkins = (resources["vault_jwt_auth_backend_role"][name] for name in ("ci-0", "ci-1"))
+    assert github["bound_claims"] == GITHUB.claims
+    assert github["bound_claims_type"] == "string"
+    assert github["bound_audiences"] == ["https://vault.example.com"]
+    assert github["token_policies"] == ["keyturn-staging-runner"]
+    assert github["token_no_default_policy"]
+    assert jenkins["bound_claims"]["folder"] == "$${not}", "a claim is no Terraform expression"
+    issuers = {backend["bound_issuer"] for backend in resources["vault_jwt_auth_backend"].values()}
+    assert issuers == {GITHUB.issuer, JENKINS.issuer}
+
+
+def test_there_is_no_account_to_trust() -> None:
+    with pytest.raises(DeclarationError, match="no account"):
+        _foundation(vault(), AccountTrust())
+
+
+def test_there_are_no_functions_to_call() -> None:
+    stack, vendor = _stack(vault()), vault()
+    with pytest.raises(DeclarationError, match=r"test_vault\.py:\d+: Vault has no functions"):
+        RotationTrigger(
+            stack, vendor, Estate(), Trigger(), environment="staging", keys={}, journal=("bucket", "journals")
+        )
+
+
+def test_certificates_are_issued_for_the_declared_domains_only() -> None:
+    role = PkiRole("orders-api", ("orders.example.com",), ttl=timedelta(days=30))
+    stack = _foundation(vault(pki_roles=(role,)))
+
+    declared = only(stack, "vault_pki_secret_backend_role")
+    assert declared["allowed_domains"] == ["orders.example.com"]
+    assert not any(declared[may] for may in ("allow_any_name", "allow_subdomains", "allow_ip_sans", "allow_localhost"))
+    assert declared["max_ttl"] == str(30 * 24 * 60 * 60)
+    assert "keyturn-staging-pki/sign/orders-api" in _rules(stack, "policy-runner")
+
+
+def test_a_database_s_password_is_written_and_never_kept() -> None:
+    connection = PostgresConnection(
+        "orders",
+        url="postgresql://{{username}}:{{password}}@db.example.com/orders",
+        username="vault",
+        roles=("orders-app",),
+        password="orders_db_password",
+        password_version=3,
+    )
+    stack = _foundation(vault(databases=(connection,)))
+
+    content = synthesized(stack)
+    assert content["variable"]["orders_db_password"] == {"type": "string", "sensitive": True, "ephemeral": True}
+    server = only(stack, "vault_database_secret_backend_connection")["postgresql"]
+    assert server["password_wo"] == "${var.orders_db_password}"
+    assert server["password_wo_version"] == 3
+    assert "password" not in server
+    assert list(refusals(content)) == []
+
+
+def test_the_schema_is_the_pinned_version_s() -> None:
+    with pytest.raises(DeclarationError, match="there is no argument auto_rotate_perod; did you mean auto_rotate_"):
+        Resource(
+            _stack(vault()),
+            "key",
+            "vault_transit_secret_backend_key",
+            {"backend": "transit", "name": "x", "auto_rotate_perod": 1},
+        )
+
+
+@contextmanager
+def _mounts(server: OpenBao) -> Iterator[hvac.Client]:
+    """What the foundation declares, made by hand, as root."""
+    root = server.client()
+    root.sys.enable_secrets_engine("kv", MOUNT, options={"version": "2"})
+    root.sys.enable_secrets_engine("transit", TRANSIT)
+    for name in ("orders", "idle"):
+        root.secrets.transit.create_key(name, derived=True, mount_point=TRANSIT)
+    try:
+        yield root
+    finally:
+        for mount in (MOUNT, TRANSIT):
+            root.sys.disable_secrets_engine(mount)
+
+
+def test_the_runner_can_do_its_work_on_a_real_server_and_nothing_else(openbao: OpenBao) -> None:
+    rules = {path: tuple(may) for path, may in _rules(_foundation(vault()), "policy-runner").items()}
+    with _mounts(openbao) as root, openbao.policy(policies.document(rules)) as token:
+        runner = openbao.client(token)
+        kv, root_kv = runner.secrets.kv.v2, root.secrets.kv.v2
+        kv.create_or_update_secret("_rotation/orders/db/g1", {"value": "one"}, cas=0, mount_point=MOUNT)
+        kv.create_or_update_secret("orders/db", {"value": "one"}, cas=0, mount_point=MOUNT)
+        assert kv.list_secrets("_rotation/orders/db", mount_point=MOUNT)["data"]["keys"] == ["g1"]
+        kv.delete_metadata_and_all_versions("_rotation/orders/db/g1", mount_point=MOUNT)
+        runner.secrets.transit.rotate_key("orders", mount_point=TRANSIT)
+        assert runner.auth.token.renew_self()["auth"]["client_token"] == token
+        for name in ("orders/db-admin", "orders/db-administrators", "billing/db"):
+            root_kv.create_or_update_secret(name, {"value": "two"}, mount_point=MOUNT)
+        assert kv.read_secret("orders/db-admin", mount_point=MOUNT, raise_on_deleted_version=True)
+        for forbidden in (
+            lambda: kv.read_secret("orders/db-administrators", mount_point=MOUNT, raise_on_deleted_version=True),
+            lambda: kv.read_secret("billing/db", mount_point=MOUNT, raise_on_deleted_version=True),
+            lambda: kv.create_or_update_secret("orders/db-admin", {"value": "x"}, mount_point=MOUNT),
+            lambda: kv.delete_metadata_and_all_versions("orders/db", mount_point=MOUNT),
+            lambda: kv.list_secrets("", mount_point=MOUNT),
+            lambda: runner.secrets.transit.delete_key("orders", mount_point=TRANSIT),
+            lambda: runner.secrets.transit.generate_data_key("idle", "plaintext", context="eA==", mount_point=TRANSIT),
+            lambda: runner.sys.disable_secrets_engine(MOUNT),
+            lambda: runner.sys.create_or_update_policy("mine", rules),
+            runner.auth.token.create,
+        ):
+            with pytest.raises(hvac.exceptions.Forbidden):
+                forbidden()
