@@ -1,4 +1,4 @@
-"""Vault's policies, as plain data: {path: capabilities}. https://developer.hashicorp.com/vault/docs/concepts/policies
+"""Vault's policies, as plain data: {path: rule}. https://developer.hashicorp.com/vault/docs/concepts/policies
 
 In a path, `+` stands for one segment and a last `*` for any end. Neither can be in a declared name, so nothing that is
 declared opens more than itself. Whatever is not allowed is denied.
@@ -8,29 +8,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from typing import Any
 
-Rules = dict[str, tuple[str, ...]]
+Rule = Mapping[str, Any]
+Rules = dict[str, Rule]
+
+_MINIMUM: Mapping[str, list[str]] = {"min_decryption_version": []}  # any value of this parameter
 
 
-def document(rules: Mapping[str, Iterable[str]]) -> str:
+def document(rules: Mapping[str, Rule]) -> str:
     """The policy as JSON, which Vault takes as it takes HCL. The same rules are always the same text."""
-    paths = {path: {"capabilities": list(capabilities)} for path, capabilities in sorted(rules.items())}
-    return json.dumps({"path": paths}, separators=(",", ":"))
+    return json.dumps({"path": dict(sorted(rules.items()))}, separators=(",", ":"))
+
+
+def _may(*capabilities: str) -> dict[str, Any]:
+    return {"capabilities": list(capabilities)}
 
 
 def keep_token() -> Rules:
     """To look at one's own token and renew it, which else comes with Vault's default policy and much more."""
-    return {"auth/token/lookup-self": ("read",), "auth/token/renew-self": ("update",)}
+    return {"auth/token/lookup-self": _may("read"), "auth/token/renew-self": _may("update")}
 
 
 def read_secrets(mount: str, names: Iterable[str]) -> Rules:
     """The current values of these secrets."""
-    return {f"{mount}/data/{name}": ("read",) for name in names}
+    return {f"{mount}/data/{name}": _may("read") for name in names}
 
 
 def read_secret(mount: str, name: str) -> Rules:
     """A secret as its consumers read it: the current value, and the staged one that a ring is pinned to."""
-    return read_secrets(mount, [name]) | {f"{mount}/data/_rotation/{name}/+": ("read",)}
+    return read_secrets(mount, [name]) | {f"{mount}/data/_rotation/{name}/+": _may("read")}
 
 
 def turn_secrets(mount: str, names: Iterable[str]) -> Rules:
@@ -40,11 +47,11 @@ def turn_secrets(mount: str, names: Iterable[str]) -> Rules:
     for name in names:
         staged = f"_rotation/{name}"
         rules |= {
-            f"{mount}/data/{name}": ("create", "read", "update"),
-            f"{mount}/metadata/{name}": ("create", "patch", "read", "update"),
-            f"{mount}/data/{staged}/+": ("create", "read", "update"),
-            f"{mount}/metadata/{staged}/+": ("create", "delete", "patch", "read", "update"),
-            f"{mount}/metadata/{staged}/": ("list",),
+            f"{mount}/data/{name}": _may("create", "read", "update"),
+            f"{mount}/metadata/{name}": _may("create", "patch", "read", "update"),
+            f"{mount}/data/{staged}/+": _may("create", "read", "update"),
+            f"{mount}/metadata/{staged}/+": _may("create", "delete", "patch", "read", "update"),
+            f"{mount}/metadata/{staged}/": _may("list"),
         }
     return rules
 
@@ -54,10 +61,11 @@ def turn_keys(mount: str, keys: Iterable[str]) -> Rules:
     rules: Rules = {}
     for key in keys:
         rules |= {
-            f"{mount}/keys/{key}": ("read",),
-            f"{mount}/keys/{key}/rotate": ("create", "update"),
-            f"{mount}/keys/{key}/config": ("create", "update"),
-            f"{mount}/rewrap/{key}": ("create", "update"),
+            f"{mount}/keys/{key}": _may("read"),
+            f"{mount}/keys/{key}/rotate": _may("create", "update"),
+            # Nothing else of it, for a key that may be deleted or exported is also configured here.
+            f"{mount}/keys/{key}/config": _may("create", "update") | {"allowed_parameters": _MINIMUM},
+            f"{mount}/rewrap/{key}": _may("create", "update"),
         }
     return rules
 
@@ -66,15 +74,15 @@ def seal_values(mount: str, keys: Iterable[str]) -> Rules:
     """Data keys, and what opens them."""
     rules: Rules = {}
     for key in keys:
-        rules |= {f"{mount}/datakey/plaintext/{key}": ("create", "update")} | open_sealed(mount, key)
+        rules |= {f"{mount}/datakey/plaintext/{key}": _may("create", "update")} | open_sealed(mount, key)
     return rules
 
 
 def open_sealed(mount: str, key: str) -> Rules:
-    return {f"{mount}/decrypt/{key}": ("create", "update")}
+    return {f"{mount}/decrypt/{key}": _may("create", "update")}
 
 
 def issue_certificates(mount: str, roles: Iterable[str]) -> Rules:
     """To have requests signed, and to revoke what was issued."""
-    rules: Rules = {f"{mount}/sign/{role}": ("create", "update") for role in roles}
-    return rules | {f"{mount}/revoke": ("create", "update"), f"{mount}/cert/+": ("read",)}
+    rules: Rules = {f"{mount}/sign/{role}": _may("create", "update") for role in roles}
+    return rules | {f"{mount}/revoke": _may("create", "update"), f"{mount}/cert/+": _may("read")}

@@ -12,7 +12,6 @@ import hvac
 import hvac.exceptions
 import pytest
 
-from modules import vault_policies as policies
 from modules.declarations import Credential, Estate, Key, Pace, Secret
 from modules.encryption_key import EncryptionKey
 from modules.managed_secret import ManagedSecret
@@ -216,15 +215,17 @@ def _mounts(server: OpenBao) -> Iterator[hvac.Client]:
 
 
 def test_the_runner_can_do_its_work_on_a_real_server_and_nothing_else(openbao: OpenBao) -> None:
-    rules = {path: tuple(may) for path, may in _rules(_foundation(vault()), "policy-runner").items()}
-    with _mounts(openbao) as root, openbao.policy(policies.document(rules)) as token:
+    rules: str = synthesized(_foundation(vault()))["resource"]["vault_policy"]["policy-runner"]["policy"]
+    with _mounts(openbao) as root, openbao.policy(rules) as token:
         runner = openbao.client(token)
         kv, root_kv = runner.secrets.kv.v2, root.secrets.kv.v2
         kv.create_or_update_secret("_rotation/orders/db/g1", {"value": "one"}, cas=0, mount_point=MOUNT)
         kv.create_or_update_secret("orders/db", {"value": "one"}, cas=0, mount_point=MOUNT)
         assert kv.list_secrets("_rotation/orders/db", mount_point=MOUNT)["data"]["keys"] == ["g1"]
         kv.delete_metadata_and_all_versions("_rotation/orders/db/g1", mount_point=MOUNT)
-        runner.secrets.transit.rotate_key("orders", mount_point=TRANSIT)
+        transit = runner.secrets.transit
+        transit.rotate_key("orders", mount_point=TRANSIT)
+        transit.update_key_configuration("orders", min_decryption_version=2, mount_point=TRANSIT)
         assert runner.auth.token.renew_self()["auth"]["client_token"] == token
         for name in ("orders/db-admin", "orders/db-administrators", "billing/db"):
             root_kv.create_or_update_secret(name, {"value": "two"}, mount_point=MOUNT)
@@ -235,8 +236,9 @@ def test_the_runner_can_do_its_work_on_a_real_server_and_nothing_else(openbao: O
             lambda: kv.create_or_update_secret("orders/db-admin", {"value": "x"}, mount_point=MOUNT),
             lambda: kv.delete_metadata_and_all_versions("orders/db", mount_point=MOUNT),
             lambda: kv.list_secrets("", mount_point=MOUNT),
-            lambda: runner.secrets.transit.delete_key("orders", mount_point=TRANSIT),
-            lambda: runner.secrets.transit.generate_data_key("idle", "plaintext", context="eA==", mount_point=TRANSIT),
+            lambda: transit.delete_key("orders", mount_point=TRANSIT),
+            lambda: transit.update_key_configuration("orders", deletion_allowed=True, mount_point=TRANSIT),
+            lambda: transit.generate_data_key("idle", "plaintext", context="eA==", mount_point=TRANSIT),
             lambda: runner.sys.disable_secrets_engine(MOUNT),
             lambda: runner.sys.create_or_update_policy("mine", rules),
             runner.auth.token.create,
