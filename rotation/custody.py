@@ -7,7 +7,7 @@ from rotation.keys import KeyService
 from rotation.manifest import Manifest, Secret
 from rotation.model import Credential, Version
 from rotation.plugins import Plugins
-from rotation.sealing import is_sealed, reseal, seal, unseal
+from rotation.sealing import Placed, is_sealed, seal, unseal
 from rotation.secret_value import SecretValue
 from rotation.stores import TokenStaging
 
@@ -52,11 +52,10 @@ class Custody:
         stored = self._seal(secret, generation, value) if secret.sealed else value
         store.stage_token(secret.stored_as, token, generation, stored)
 
-    def sealed_again(self, secret: Secret, version: Version) -> SecretValue:
-        """The same value of the same generation in a fresh envelope, under the key's present material."""
+    def stored(self, secret: Secret, version: Version) -> Placed:
+        """What the store itself holds of a version: still sealed where it was sealed."""
         stored = self._plugins.store(secret).read(secret.stored_as, version)
-        key, service = self._key(secret)
-        return reseal(stored, name=secret.stored_as, generation=version.generation or 0, key=key, service=service)
+        return Placed(stored, secret.stored_as, version.generation or 0)
 
     def _seal(self, secret: Secret, generation: int, value: SecretValue) -> SecretValue:
         key, service = self._key(secret)

@@ -16,7 +16,7 @@ from rotation.model import Place, Reference, Ring, StoreView, Version
 from rotation.pins import Pins
 from rotation.plugins import Plugins
 from rotation.render import References, Rendered, regenerate
-from rotation.targets import DeployTarget
+from rotation.targets import Deployment, DeployTarget
 
 LOCK = Path(".keyturn") / "pins.lock"
 PATIENCE = 60.0  # seconds to wait for another runner that is moving pins
@@ -93,14 +93,17 @@ class Rollout:
 
     def deploy(self, places: Iterable[Place], stored: Mapping[str, StoreView]) -> str:
         """Regenerate these places' configuration, and deploy it by each consumer's target; return the plans' digest."""
+        return "; ".join(
+            f"plan {deployment.digest[:12]} changed {', '.join(deployment.changed) or 'nothing'}"
+            for deployment in self.apply(places, stored)
+        )
+
+    def apply(self, places: Iterable[Place], stored: Mapping[str, StoreView]) -> list[Deployment]:
+        """The same, for who needs to know what each target changed."""
         wanted = sorted(set(places))
         with self._alone():
             self._regenerate(self.pins(), stored, set(wanted))
-        deployments = []
-        for target, members in self._by_target(wanted):
-            deployment = target.apply(members)
-            deployments.append(f"plan {deployment.digest[:12]} changed {', '.join(deployment.changed) or 'nothing'}")
-        return "; ".join(deployments)
+        return [target.apply(members) for target, members in self._by_target(wanted)]
 
     def regenerate(self, stored: Mapping[str, StoreView], *, check: bool = False) -> list[Rendered]:
         """Regenerate the configuration of every place from the pins as they are; ``check`` only tells what is stale."""

@@ -20,13 +20,14 @@ from __future__ import annotations
 import base64
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from rotation.errors import StoreError
-from rotation.keys import KeyService
+from rotation.keys import KeyService, VersionedKeys, Wrapped
 from rotation.secret_value import SecretValue
 
 FORMAT = "sealed/1"
@@ -41,6 +42,23 @@ class _Envelope:
     wrapped: str
     nonce: str
     ciphertext: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A value as it is in the store, and of which secret and generation it is there."""
+
+    stored: SecretValue
+    name: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapping:
+    """A sealed value's wrapped data key, and what the key service calls the key that wrapped it."""
+
+    key: str
+    wrapped: bytes
 
 
 def seal(value: SecretValue, *, name: str, generation: int, key: str, service: KeyService) -> SecretValue:
@@ -58,9 +76,7 @@ def unseal(sealed: SecretValue, *, name: str, generation: int, service: KeyServi
     Raises :class:`StoreError` for what is no envelope or has been altered, and what ``service`` raises: it refuses the
     wrapped key of another secret, generation or key with a KeyServiceError.
     """
-    envelope = _parse(sealed)
-    if envelope is None:
-        raise StoreError(f"the value of {name}, generation {generation}, is not a sealed value of format {FORMAT}")
+    envelope = _envelope(Placed(sealed, name, generation))
     try:
         wrapped, nonce, ciphertext = (
             base64.b64decode(text, validate=True) for text in (envelope.wrapped, envelope.nonce, envelope.ciphertext)
@@ -68,8 +84,7 @@ def unseal(sealed: SecretValue, *, name: str, generation: int, service: KeyServi
         data_key = service.unwrap(envelope.key, wrapped, _context(name, generation))
         opened = AESGCM(data_key).decrypt(nonce, ciphertext, _bound(name, generation, envelope.key))
     except (InvalidTag, ValueError) as error:
-        what = f"the sealed value of {name}, generation {generation}, was altered or belongs to another secret"
-        raise StoreError(what, _DAMAGED) from error
+        raise _damaged(name, generation) from error
     return SecretValue(opened.decode())
 
 
@@ -82,6 +97,39 @@ def reseal(sealed: SecretValue, *, name: str, generation: int, key: str, service
         key=key,
         service=service,
     )
+
+
+def rewrap(found: Sequence[Placed], *, key: str, service: KeyService) -> list[SecretValue]:
+    """The same values under the key's present material, in their order.
+
+    Where the service re-wraps, it is given the wrapped data keys, and neither they nor the values are in clear outside
+    of it; elsewhere, and for what another key has sealed, the value is sealed again. Raises as :func:`unseal` does.
+    """
+    anew = _rewrapped(found, key, service) if isinstance(service, VersionedKeys) else {}
+    return [
+        anew[at]
+        if at in anew
+        else reseal(each.stored, name=each.name, generation=each.generation, key=key, service=service)
+        for at, each in enumerate(found)
+    ]
+
+
+def wrapping(value: Placed) -> Wrapping | None:
+    """What wraps the data key of a sealed value, without opening it; None for a value that is not sealed."""
+    return _wrapping(value) if is_sealed(value.stored) else None
+
+
+def _rewrapped(found: Sequence[Placed], key: str, service: VersionedKeys) -> dict[int, SecretValue]:
+    """The values that this key has sealed, by their place in ``found``."""
+    envelopes = {at: envelope for at, each in enumerate(found) if (envelope := _envelope(each)).key == key}
+    wrapped = [
+        Wrapped(_wrapping(found[at]).wrapped, _context(found[at].name, found[at].generation)) for at in envelopes
+    ]
+    anew = service.rewrap(key, wrapped)
+    return {
+        at: SecretValue(json.dumps(asdict(replace(envelope, wrapped=_to_text(key_anew)))))
+        for (at, envelope), key_anew in zip(envelopes.items(), anew, strict=True)
+    }
 
 
 def is_sealed(value: SecretValue) -> bool:
@@ -97,6 +145,27 @@ def _parse(value: SecretValue) -> _Envelope | None:
         return None
     sound = envelope.keyturn == FORMAT and all(isinstance(text, str) for text in asdict(envelope).values())
     return envelope if sound else None
+
+
+def _envelope(value: Placed) -> _Envelope:
+    envelope = _parse(value.stored)
+    if envelope is None:
+        what = f"the value of {value.name}, generation {value.generation}, is not a sealed value of format {FORMAT}"
+        raise StoreError(what)
+    return envelope
+
+
+def _wrapping(value: Placed) -> Wrapping:
+    envelope = _envelope(value)
+    try:
+        return Wrapping(envelope.key, base64.b64decode(envelope.wrapped, validate=True))
+    except ValueError as error:
+        raise _damaged(value.name, value.generation) from error
+
+
+def _damaged(name: str, generation: int) -> StoreError:
+    what = f"the sealed value of {name}, generation {generation}, was altered or belongs to another secret"
+    return StoreError(what, _DAMAGED)
 
 
 def _context(name: str, generation: int) -> dict[str, str]:

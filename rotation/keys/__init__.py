@@ -22,13 +22,33 @@ class DataKey:
 
 @dataclass(frozen=True, slots=True)
 class KeyView:
-    """What the service says of a key. ``rotated_at`` is the last rotation of its material, None for never."""
+    """What the service says of a key. ``rotated_at`` is the last rotation of its material, None for never.
+    ``exportable`` tells that the material can be read out, ``deletable`` that one call would delete the key for good.
+    """
 
     reference: str
     exists: bool = True
     enabled: bool = True
     automatic: bool = False
     rotated_at: datetime | None = None
+    exportable: bool = False
+    deletable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapped:
+    """A wrapped data key, with the context that it was wrapped under."""
+
+    key: bytes
+    context: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class MaterialVersions:
+    """The numbers of a key's materials, from 1: the ``latest``, which wraps, and the lowest that still unwraps."""
+
+    latest: int
+    minimum: int
 
 
 class KeyService(ABC):
@@ -51,3 +71,22 @@ class KeyService(ABC):
 
     @abstractmethod
     def unwrap(self, key: str, wrapped: bytes, context: Mapping[str, str]) -> bytes: ...
+
+
+class VersionedKeys(ABC):
+    """A key service that says which of a key's materials wrapped what, and can stop the older ones from unwrapping."""
+
+    @abstractmethod
+    def versions(self, key: str) -> MaterialVersions: ...
+
+    @abstractmethod
+    def version_of(self, wrapped: bytes) -> int:
+        """The number of the material that wrapped this; KeyServiceError for what the service never made."""
+
+    @abstractmethod
+    def rewrap(self, key: str, wrapped: Sequence[Wrapped]) -> list[bytes]:
+        """The same data keys, wrapped by the latest material, in their order. The service never shows them."""
+
+    @abstractmethod
+    def raise_minimum(self, key: str, version: int) -> None:
+        """Unwrap nothing any more that material older than ``version`` wrapped. Never lowers what is set."""
