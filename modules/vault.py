@@ -1,11 +1,13 @@
 """The resources behind the constructs on HashiCorp Vault and OpenBao.
 
-KV v2 has no slot without a value, so a secret's slot is only the policy of its readers; the first value makes the rest.
-No value enters Terraform: a database's password is given through a write-only argument, from an ephemeral variable.
+A secret's slot is its metadata in KV v2, for which the provider has no resource but the generic one; a slot that is no
+longer declared stays, as deleting metadata deletes every version. No value enters Terraform: a database's password is
+given through a write-only argument, from an ephemeral variable.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
@@ -139,12 +141,25 @@ class Vault(Vendor):
         return key.get_string_attribute("name")
 
     def slot(self, stack: Stack, spec: SlotSpec, where: Where) -> None:
+        described = {"description": spec.description} if spec.description else {}
+        Resource(
+            stack,
+            spec.name,
+            "vault_generic_endpoint",
+            {
+                "path": f"{self.kv}/metadata/{self.stored_as(spec.name)}",
+                "data_json": literal(json.dumps({"custom_metadata": {**described, **spec.tags}}, sort_keys=True)),
+                "disable_delete": True,
+                "ignore_absent_fields": True,
+            },
+            where=where,
+        )
         if spec.readers:
             self._policy(stack, f"read-{spec.name}", policies.read_secret(self.kv, self.stored_as(spec.name)), where)
 
     def runner(self, stack: Stack, spec: RunnerSpec, where: Where) -> None:
         rules = policies.keep_token() | policies.turn_secrets(self.kv, spec.secrets)
-        rules |= policies.read_secrets(self.kv, spec.reads)
+        rules |= policies.look_at_secrets(self.kv, spec.reads)
         rules |= policies.turn_keys(self.transit, [self.key_reference(name) for name in sorted(spec.keys)])
         rules |= policies.seal_values(self.transit, [self.key_reference(name) for name in sorted(spec.sealing_keys)])
         if self.pki_roles:

@@ -30,28 +30,36 @@ def keep_token() -> Rules:
     return {"auth/token/lookup-self": _may("read"), "auth/token/renew-self": _may("update")}
 
 
-def read_secrets(mount: str, names: Iterable[str]) -> Rules:
-    """The current values of these secrets."""
-    return {f"{mount}/data/{name}": _may("read") for name in names}
-
-
 def read_secret(mount: str, name: str) -> Rules:
-    """A secret as its consumers read it: the current value, and the staged one that a ring is pinned to."""
-    return read_secrets(mount, [name]) | {f"{mount}/data/_rotation/{name}/+": _may("read")}
+    """A secret as its consumers read it: the current value, and the generation that a ring is pinned to."""
+    return {f"{mount}/data/{name}": _may("read"), f"{mount}/data/_rotation/{name}/g*": _may("read")}
+
+
+def look_at_secrets(mount: str, names: Iterable[str]) -> Rules:
+    """The values of these secrets, and which of them is current."""
+    rules: Rules = {}
+    for name in names:
+        rules |= {
+            f"{mount}/data/{name}": _may("read"),
+            f"{mount}/metadata/{name}": _may("read"),
+            f"{mount}/data/_rotation/{name}/+": _may("read"),
+            f"{mount}/metadata/_rotation/{name}/": _may("list"),
+        }
+    return rules
 
 
 def turn_secrets(mount: str, names: Iterable[str]) -> Rules:
-    """To stage, promote and discard these secrets' generations, which are staged below `_rotation/`. What is current
-    is never deleted."""
-    rules: Rules = {}
+    """To stage, promote and discard these secrets' generations, which lie below `_rotation/` with the ledger
+    (rotation/stores/vault_kv.py). Only a generation there is ever deleted: neither the ledger nor what is current."""
+    names = list(names)
+    rules = look_at_secrets(mount, names)
     for name in names:
         staged = f"_rotation/{name}"
         rules |= {
             f"{mount}/data/{name}": _may("create", "read", "update"),
-            f"{mount}/metadata/{name}": _may("create", "patch", "read", "update"),
             f"{mount}/data/{staged}/+": _may("create", "read", "update"),
-            f"{mount}/metadata/{staged}/+": _may("create", "delete", "patch", "read", "update"),
-            f"{mount}/metadata/{staged}/": _may("list"),
+            f"{mount}/undelete/{staged}/+": _may("create", "update"),
+            f"{mount}/metadata/{staged}/g*": _may("delete"),
         }
     return rules
 

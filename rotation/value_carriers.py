@@ -6,6 +6,7 @@ are not kept in state. Synth refuses these (modules/secretless.py), and so does 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +19,12 @@ _GIVEN = "this argument's value would be kept in state; use the write-only one (
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """``arguments`` are refused, at any depth; without any, the resource itself is."""
+    """``arguments`` are refused, at any depth; without any, the resource itself is. A block whose ``path`` matches
+    ``spared`` has none of them."""
 
     reason: str
     arguments: frozenset[str] = frozenset()
+    spared: re.Pattern[str] | None = None
 
 
 def _arguments(*names: str) -> Rule:
@@ -56,7 +59,8 @@ RESOURCES: Mapping[str, Rule] = {
     "vault_approle_auth_backend_role_secret_id": Rule(_MADE),
     "vault_consul_secret_backend": _arguments("token"),
     "vault_database_secret_backend_static_role": _arguments("self_managed_password"),
-    "vault_generic_endpoint": _arguments("data_json"),
+    # The metadata of a secret in KV v2 holds no value, and is its slot.
+    "vault_generic_endpoint": Rule(_GIVEN, frozenset({"data_json"}), spared=re.compile(r"[^/]+/metadata/.+")),
     "vault_gcp_auth_backend": _arguments("credentials"),
     "vault_gcp_secret_backend": _arguments("credentials"),
     "vault_generic_secret": _arguments("data_json"),
@@ -128,6 +132,8 @@ def refused(rule: Rule | None, block: Mapping[str, Any]) -> Iterator[str]:
     if rule is not None and not rule.arguments:
         yield f"is refused: {rule.reason}"
         return
+    if rule is not None and rule.spared is not None and rule.spared.fullmatch(str(block.get("path", ""))):
+        rule = None
     for argument in sorted(arguments_of(rule).intersection(_set_in(block))):
         yield f"sets {argument}: {_GIVEN}"
 

@@ -62,6 +62,7 @@ def test_telling_arguments_are_refused_in_any_resource_and_at_any_depth(argument
         ("aws_ssm_parameter", {"name": "x", "type": "SecureString", "value_wo": "x", "value_wo_version": 1}),
         ("kubernetes_secret_v1", {"data_wo": {"a": "x"}, "data_wo_revision": 1}),
         ("vault_kv_secret_v2", {"mount": "m", "name": "x", "data_json_wo": "x", "data_json_wo_version": 1}),
+        ("vault_generic_endpoint", {"path": "secret/metadata/orders/db", "data_json": "{}"}),
         ("vault_database_secret_backend_connection", {"postgresql": {"username": "u", "password_wo": "x"}}),
         ("aws_db_instance", {"manage_master_user_password": True, "password": None}),
         ("terraform_data", {"input": {"password": 42}}),  # the pin of a secret of this name

@@ -43,7 +43,9 @@ ESTATE = Estate(
             "orders/db",
             Credential("postgres_user", reads=("orders/db-admin",)),
             strategy=Strategy.ALTERNATING,
+            description="The login",
             readers=("orders-api",),
+            tags={"team": "${orders}"},
         ),
         Secret("orders/token", Credential("random_token"), strategy=Strategy.OVERLAPPING, key="orders", sealed=True),
     ),
@@ -118,16 +120,23 @@ def test_store_and_keys_are_named_for_the_rotation() -> None:
     assert provider == {"address": "https://vault.example.com", "namespace": "team"}
 
 
-def test_a_slot_is_the_policy_of_its_readers_and_never_a_value() -> None:
+def test_a_slot_is_its_metadata_and_the_policy_of_its_readers_and_never_a_value() -> None:
     stack = _stack(vault())
     for secret in ESTATE.secrets:
         ManagedSecret(stack, vault(), secret, pace=PACE, recovery_days=7)
 
-    assert synthesized(stack)["resource"].keys() == {"vault_policy"}
+    content = synthesized(stack)
+    slots = content["resource"].pop("vault_generic_endpoint")
+    assert slots["orders--db"]["path"] == f"{MOUNT}/metadata/orders/db"
+    assert json.loads(slots["orders--db"]["data_json"]) == {
+        "custom_metadata": {"description": "The login", "team": "$${orders}"}
+    }
+    assert all(slot["disable_delete"] for slot in slots.values()), "values outlive a declaration that is gone"
+    assert content["resource"].keys() == {"vault_policy"}
     assert only(stack, "vault_policy")["name"] == "keyturn-staging-read-orders--db"
     assert set(_rules(stack, "policy-read-orders--db")) == {
         f"{MOUNT}/data/orders/db",
-        f"{MOUNT}/data/_rotation/orders/db/+",
+        f"{MOUNT}/data/_rotation/orders/db/g*",
     }
 
 
@@ -235,6 +244,7 @@ def test_the_runner_can_do_its_work_on_a_real_server_and_nothing_else(openbao: O
             lambda: kv.read_secret("billing/db", mount_point=MOUNT, raise_on_deleted_version=True),
             lambda: kv.create_or_update_secret("orders/db-admin", {"value": "x"}, mount_point=MOUNT),
             lambda: kv.delete_metadata_and_all_versions("orders/db", mount_point=MOUNT),
+            lambda: kv.delete_metadata_and_all_versions("_rotation/orders/db/ledger", mount_point=MOUNT),
             lambda: kv.list_secrets("", mount_point=MOUNT),
             lambda: transit.delete_key("orders", mount_point=TRANSIT),
             lambda: transit.update_key_configuration("orders", deletion_allowed=True, mount_point=TRANSIT),
