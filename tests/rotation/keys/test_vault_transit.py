@@ -20,7 +20,7 @@ from rotation.sealing import Placed, rewrap, seal, unseal, wrapping
 from rotation.secret_value import SecretValue
 from tests.contracts.key_service import CONTEXT, KeyServiceContract
 from tests.contracts.staging import ATTEMPTS, CANARY, Trouble, told_by
-from tests.fixtures.openbao import OpenBao, Proxy
+from tests.fixtures.openbao import Fate, OpenBao, Proxy
 
 _STATUS = {Trouble.THROTTLED: 429, Trouble.BROKEN: 500, Trouble.DENIED: 403}
 VALUE = SecretValue(f"{CANARY} é \U0001f511")
@@ -59,7 +59,7 @@ class Transit:
         if kind in _STATUS:
             self.proxy.fault("answered", match, times=times, after=after, status=_STATUS[kind])
         else:
-            fate = "lost before" if kind is Trouble.DROPPED else "lost after"
+            fate: Fate = "lost before" if kind is Trouble.DROPPED else "lost after"
             self.proxy.fault(fate, match, times=times, after=after)
 
     def calls(self, what: str) -> int:
