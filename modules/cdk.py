@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         TerraformProvider,
         TerraformProviderGeneratorMetadata,
         TerraformResource,
+        TerraformResourceLifecycle,
         TerraformStack,
         Testing,
     )
@@ -70,6 +71,7 @@ __all__ = [
     "TerraformProvider",
     "TerraformProviderGeneratorMetadata",
     "TerraformResource",
+    "TerraformResourceLifecycle",
     "TerraformStack",
     "Testing",
 ]

@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 from modules import vault_policies as policies
+from modules.cdk import TerraformResourceLifecycle
 from modules.resource import Provider, Resource, Stack, construct_id, literal
 from modules.vendor import KeySpec, OidcTrust, RunnerSpec, SlotSpec, Vendor
 from modules.where import Where, here
@@ -136,6 +137,9 @@ class Vault(Vendor):
             },
             where=where,
         )
+        # `keyturn rekey --raise-minimum` raises it, and the provider's default of 1 would lower it again:
+        # https://github.com/hashicorp/terraform-provider-vault/blob/main/vault/resource_transit_secret_backend_key.go
+        key.lifecycle = TerraformResourceLifecycle(ignore_changes=["min_decryption_version"])
         if spec.readers:
             self._policy(stack, f"open-{spec.name}", policies.open_sealed(self.transit, name), where)
         return key.get_string_attribute("name")

@@ -97,6 +97,7 @@ def test_a_key_derives_renews_itself_and_can_be_neither_exported_nor_deleted() -
         "exportable": False,
         "deletion_allowed": False,
         "auto_rotate_period": 90 * 24 * 60 * 60,
+        "lifecycle": {"ignore_changes": ["min_decryption_version"]},
     }
 
 
