@@ -78,6 +78,11 @@ def test_an_unknown_key(project: Project) -> None:
     refused(project, "rekey", "invoices", what="no key 'invoices'", remedy="orders")
 
 
+def test_a_minimum_that_the_key_service_or_the_way_to_deploy_does_not_have(project: Project) -> None:
+    refused(project, "rekey", "orders", "--raise-minimum", what="aws_kms keeps all material", remedy="a new key")
+    refused(project, "rekey", "orders", "--raise-minimum", "--no-apply", what="deployment", remedy="without --no-apply")
+
+
 def test_a_folder_that_is_no_project(project: Project, tmp_path: Path) -> None:
     refused(project, "status", "--project", str(tmp_path), what="not in a keyturn project", remedy="--project")
 
