@@ -32,7 +32,7 @@ def keep_token() -> Rules:
 
 def read_secret(mount: str, name: str) -> Rules:
     """A secret as its consumers read it: the current value, and the generation that a ring is pinned to."""
-    return {f"{mount}/data/{name}": _may("read"), f"{mount}/data/_rotation/{name}/g*": _may("read")}
+    return {f"{mount}/data/{name}": _may("read"), f"{mount}/data/_rotation/{name}/+": _may("read")}
 
 
 def look_at_secrets(mount: str, names: Iterable[str]) -> Rules:
@@ -59,7 +59,9 @@ def turn_secrets(mount: str, names: Iterable[str]) -> Rules:
             f"{mount}/data/{name}": _may("create", "read", "update"),
             f"{mount}/data/{staged}/+": _may("create", "read", "update"),
             f"{mount}/undelete/{staged}/+": _may("create", "update"),
-            f"{mount}/metadata/{staged}/g*": _may("delete"),
+            # Not "g*", which would also stand for the folder of a secret whose name goes on with "/g…".
+            f"{mount}/metadata/{staged}/+": _may("delete"),
+            f"{mount}/metadata/{staged}/ledger": _may("deny"),
         }
     return rules
 

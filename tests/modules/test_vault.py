@@ -137,7 +137,7 @@ def test_a_slot_is_its_metadata_and_the_policy_of_its_readers_and_never_a_value(
     assert only(stack, "vault_policy")["name"] == "keyturn-staging-read-orders--db"
     assert set(_rules(stack, "policy-read-orders--db")) == {
         f"{MOUNT}/data/orders/db",
-        f"{MOUNT}/data/_rotation/orders/db/g*",
+        f"{MOUNT}/data/_rotation/orders/db/+",
     }
 
 
