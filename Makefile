@@ -28,15 +28,17 @@ node_modules/.ready: package-lock.json package.json | .venv/.ready
 	npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	touch $@
 
+# ENVIRONMENT=local-vault has the secrets and keys in OpenBao.
+demo: ENVIRONMENT = local
 demo: setup
-	$(BIN)/python -m rotation.local.demo
+	$(BIN)/python -m rotation.local.demo $(ENVIRONMENT)
 
 # Stops the embedded environment and keeps its data.
 down:
 	@! test -x $(BIN)/python || $(BIN)/python -m rotation local down
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The report in Debian's Chromium, which apt installs here where it is missing; `make test` skips it without one.
 test-browser: setup

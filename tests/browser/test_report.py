@@ -19,7 +19,6 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 from tests.browser.pages import CHROMIUM, Opened, chromium, opened  # noqa: E402  # they need playwright
 
 pytestmark = [
-    pytest.mark.xdist_group("browser"),
     pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: `make test-browser` installs it"),
 ]
 SECRETS = "#secret-table"

@@ -16,7 +16,7 @@ import pytest
 from rotation.manifest import Manifest, digest_of_sources
 from tests.fixtures.project import EMPTY, LIMIT, SECRET, TOKEN, Completed, Project, edit
 
-pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 PINS = Path("stacks/pins/local.json")
 TEMPLATE = Path("stacks/config/orders-api.yaml.j2")

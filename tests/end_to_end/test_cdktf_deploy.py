@@ -7,7 +7,7 @@ import pytest
 from rotation.model import Ring
 from tests.fixtures.project import SECRET, Project
 
-pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
 def _cdktf_deploy(project: Project) -> str:

@@ -18,7 +18,7 @@ from rotation.sealing import unseal
 from rotation.secret_value import SecretValue
 from tests.fixtures.project import SECRET, STORED_AS, TOKEN, Project
 
-pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 COMMANDS = (
     *("local", "status", "plan", "rotate", "rollback", "retire", "adopt", "render", "rekey", "audit", "incident"),

@@ -10,7 +10,7 @@ import pytest
 from rotation.model import Ring
 from tests.fixtures.project import LIMIT, SECRET, TOKEN, Project
 
-pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
 def test_a_rotation_gets_through_throttling_errors_and_lost_replies(project: Project) -> None:

@@ -14,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 from tests.fixtures.project import SECRET, STORED_AS, Project, edit
 
-pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 SYSTEM = ("incident", "--system", "orders-api")
 PRODUCTION, PARTNER = "local-production", "orders/partner"

@@ -17,7 +17,7 @@ import pytest
 from rotation.local.leaks import Leaks
 from tests.fixtures.project import SECRET, STORED_AS, TOKEN, Project
 
-pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 _RECORDER = """\
 #!/bin/sh

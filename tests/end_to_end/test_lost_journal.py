@@ -10,7 +10,7 @@ from rotation.arguments import PHASES
 from rotation.model import Ring
 from tests.fixtures.project import SECRET, Project
 
-pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
 def test_a_rotation_that_loses_its_journal_at_every_phase_ends_promoted(project: Project) -> None:

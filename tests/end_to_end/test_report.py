@@ -12,7 +12,7 @@ import pytest
 from tests.fixtures.html import Element, parse
 from tests.fixtures.project import EMPTY, SECRET, STORED_AS, TOKEN, Project
 
-pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture

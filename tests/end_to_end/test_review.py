@@ -17,7 +17,7 @@ from rotation import deploy
 from rotation.local import providers
 from tests.fixtures.project import CHECKOUT, SECRET, STACKS, STORED_AS, Project, edit
 
-pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 CANARY = "canary-value-of-a-secret-9c1d"
 

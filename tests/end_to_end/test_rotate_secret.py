@@ -14,7 +14,7 @@ from rotation.model import Ring
 from rotation.plugins import Plugins
 from tests.fixtures.project import SECRET, STORED_AS, Project
 
-pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:keyturn-local"
 STEPS = ("createSecret", "setSecret", "testSecret", "finishSecret")

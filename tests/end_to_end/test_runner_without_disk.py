@@ -16,7 +16,7 @@ from rotation.model import Ring
 from tests.fixtures.project import LIMIT, SECRET, Completed, Project
 from tests.rotation.test_notifications import Webhook, closed_port, webhook
 
-pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 BUCKET = "keyturn-journals"
 KEPT_BY_GIT = ("main.py", "cdktf.json", "package.json", "stacks", "modules")

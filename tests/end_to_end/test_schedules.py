@@ -12,7 +12,7 @@ from rotation.model import Ring
 from rotation.schedule import WEEKDAYS
 from tests.fixtures.project import SECRET, TOKEN, Project
 
-pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 DUE = "RotationSchedule(every=timedelta(seconds=1), immediately=True"
 

@@ -16,7 +16,7 @@ import pytest
 from rotation.model import Ring
 from tests.fixtures.project import SECRET, Project
 
-pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 KILLS = 20
 LONGEST_LIFE = 9.0  # seconds: a little less than an undisturbed rotation takes

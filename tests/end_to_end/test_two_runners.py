@@ -10,7 +10,7 @@ import pytest
 from rotation.model import Ring
 from tests.fixtures.project import LIMIT, SECRET, Project
 
-pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
 def _ended(project: Project, runner: subprocess.Popen[str]) -> tuple[int, str, str]:

@@ -168,7 +168,6 @@ def build(pipeline: Pipeline, file: tuple[Command, ...], tmp_path: Path) -> Buil
     return Build(pipeline.workflows({}), file, tmp_path, variables | {"KEYTURN_JOURNAL": journal})
 
 
-@pytest.mark.xdist_group("end_to_end")
 @pytest.mark.timeout(900)
 def test_the_stages_plan_review_deploy_and_rotate(pipeline: Pipeline, build: Build) -> None:
     before, candidate = pipeline.project.status()["current"], pipeline.project.next_generation()
@@ -194,14 +193,12 @@ def test_the_stages_plan_review_deploy_and_rotate(pipeline: Pipeline, build: Bui
     pipeline.project.transcript.extend(build.transcript)
 
 
-@pytest.mark.xdist_group("end_to_end")
 def test_the_drift_stage_leaves_a_report(build: Build) -> None:
     workspace = build.run("Set up again", "Drift", ENVIRONMENT="local")
     assert "reports" in json.loads((workspace / "drift.json").read_text(encoding="utf-8"))
     assert (workspace / "drift.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.xdist_group("end_to_end")
 def test_a_fork_is_reviewed_from_its_stacks_alone(build: Build) -> None:
     workspace = build.run("Set up", "Synthesize", "Review a fork", CHANGE_TARGET=BRANCH)
     assert "no plan" in (workspace / "review.md").read_text(encoding="utf-8").lower()

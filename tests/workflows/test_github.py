@@ -14,7 +14,7 @@ from rotation.model import Ring
 from tests.fixtures.pipeline import Pipeline
 from tests.fixtures.project import SECRET, edit
 
-pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 
 class _Died(Exception):
