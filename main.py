@@ -150,7 +150,7 @@ def _manifest(
             rehearsal=environment.rehearsal,
             rehearses=rehearses,
             sources=sources,
-            stacks=(foundation.name, secrets.name, application.name),
+            stacks=tuple(environment.stack(part) for part in PARTS if part not in environment.provisioned),
             pins=pins_path(environment),
             keys=foundation.keys,
             secrets=secrets.secrets,

@@ -1,7 +1,7 @@
 """The environments: where each one is, which provider version it pins, where its state is, and how carefully it goes.
 
-``local`` is the embedded environment (`keyturn local up`); the accounts, repository and addresses of ``staging`` and
-``production`` are examples to replace with your own.
+``local`` and ``local-vault`` are the embedded environment (`keyturn local up`); the accounts, repository and addresses
+of ``staging`` and ``production`` are examples to replace with your own.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from modules.aws import Aws
 from modules.declarations import Pace
 from modules.rotation_trigger import Trigger
 from modules.runner_identity import github_actions
+from modules.vault import Vault
 from modules.vendor import AccountTrust, ConfigVendor, Trust, Vendor
 from rotation.errors import DeclarationError
 from rotation.manifest import Rehearsal
@@ -24,6 +25,7 @@ from rotation.model import Ring
 # Where the embedded environment will be found once `keyturn local up` has said where it really is.
 _PLACEHOLDER = "http://127.0.0.1:4566"
 _ENDPOINTS = Path(".keyturn") / "local" / "endpoints.json"
+_ACCOUNT = "123456789012"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +48,17 @@ class S3State:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """One environment. ``order`` ranks it: lower ones go first. ``vendor`` has its secrets and keys, ``configuration``
-    its configuration objects, whose place is declared beside them where that is another vendor. ``applications`` are
-    the addresses of the consumers' rings; ``recovery_days`` and ``deletion_days`` are how long deleted secrets and keys
-    can be brought back.
-    ``rehearsal`` names what must have gone well before a rotation here: the same one, with the same code, there.
-    ``trigger`` is the function in the cloud that turns what is due, where there is one. ``journal`` is where a pipeline
-    without a disk keeps its journal, as a bucket and a prefix: KEYTURN_JOURNAL is s3://bucket/prefix there."""
+    """One environment. ``order`` ranks it: lower ones go first. ``vendor`` has its secrets and keys, and its
+    configuration objects too, unless they are ``configured_by`` another one, which then has the application stack.
+    ``provisioned`` are the parts that something else than Terraform puts in place. ``applications`` are the addresses
+    of the consumers' rings; ``recovery_days`` and ``deletion_days`` are how long deleted secrets and keys can be
+    brought back. ``rehearsal`` names what must have gone well before a rotation here: the same one, with the same code,
+    there. ``trigger`` is the function in the cloud that turns what is due, where there is one. ``journal`` is where a
+    pipeline without a disk keeps its journal, as a bucket and a prefix: KEYTURN_JOURNAL is s3://bucket/prefix there."""
 
     name: str
     order: int
     vendor: Vendor
-    configuration: ConfigVendor
     state: LocalState | S3State
     pace: Pace
     config: str
@@ -69,12 +70,19 @@ class Environment:
     rehearsal: Rehearsal | None = None
     trigger: Trigger | None = None
     journal: tuple[str, str] | None = None
+    configured_by: ConfigVendor | None = None
+    provisioned: frozenset[str] = frozenset()
 
     @property
-    def configured_elsewhere(self) -> bool:
-        """Whether its configuration objects are another vendor's than its secrets."""
-        vendor: object = self.vendor
-        return self.configuration is not vendor
+    def configuration(self) -> ConfigVendor:
+        """The vendor of the configuration objects."""
+        found = self.configured_by or self.vendor
+        if not isinstance(found, ConfigVendor):
+            raise DeclarationError(
+                f"the environment {self.name}: {type(found).__name__} holds no configuration objects",
+                "Say who does in stacks/environments.py: configured_by=Aws(…).",
+            )
+        return found
 
     @property
     def is_local(self) -> bool:
@@ -88,6 +96,7 @@ class Environment:
 def environments(project: Path) -> tuple[Environment, ...]:
     return (
         local(project),
+        local_vault(project),
         _remote("staging", order=1, account="111122223333", grace=timedelta(hours=24), recovery_days=7),
         _remote(
             "production",
@@ -101,15 +110,49 @@ def environments(project: Path) -> tuple[Environment, ...]:
 
 
 def local(project: Path) -> Environment:
-    """The embedded environment: AWS provider 3.39.0 is the one that comes as a Python package."""
-    endpoint, applications = _endpoints(project / _ENDPOINTS)
-    account = "123456789012"
-    aws = Aws(environment="local", region="us-east-1", account=account, version="3.39.0", endpoint=endpoint)
+    """The embedded environment."""
+    endpoints = _endpoints(project / _ENDPOINTS)
+    vendor = _local_aws("local", endpoints)
+    return _local("local", project, endpoints.applications, vendor, trusts=(AccountTrust(),))
+
+
+def local_vault(project: Path) -> Environment:
+    """The embedded environment with its secrets and keys in OpenBao, and its configuration in S3 as ever.
+
+    `keyturn local up` itself puts in place what is declared for Vault, whose Terraform provider is no Python package.
+    """
+    endpoints = _endpoints(project / _ENDPOINTS)
+    token = {"method": "token_file", "path": ".keyturn/local/openbao/runner-token"}
+    vault = Vault(environment="local-vault", address=endpoints.openbao, auth=token)
+    return _local(
+        "local-vault",
+        project,
+        endpoints.vault_applications,
+        vault,
+        configured_by=_local_aws("local-vault", endpoints),
+        provisioned=frozenset({"foundation", "secrets"}),
+    )
+
+
+def _local_aws(name: str, endpoints: _Endpoints) -> Aws:
+    """AWS provider 3.39.0 is the one that comes as a Python package."""
+    return Aws(environment=name, region="us-east-1", account=_ACCOUNT, version="3.39.0", endpoint=endpoints.aws)
+
+
+def _local(
+    name: str,
+    project: Path,
+    applications: Mapping[Ring, str],
+    vendor: Vendor,
+    *,
+    trusts: tuple[Trust, ...] = (),
+    configured_by: ConfigVendor | None = None,
+    provisioned: frozenset[str] = frozenset(),
+) -> Environment:
     return Environment(
-        name="local",
+        name=name,
         order=0,
-        vendor=aws,
-        configuration=aws,
+        vendor=vendor,
         state=LocalState((project / ".keyturn" / "local" / "terraform").resolve()),
         pace=Pace(
             bake=timedelta(seconds=4),
@@ -117,12 +160,14 @@ def local(project: Path) -> Environment:
             patience=timedelta(seconds=10),
             grace=timedelta(seconds=3),
         ),
-        config="keyturn-local-config",
-        trusts=(AccountTrust(),),
+        config=f"keyturn-{name}-config",
+        trusts=trusts,
         recovery_days=0,
         deletion_days=7,
-        account=account,
+        account=_ACCOUNT,
         applications=applications,
+        configured_by=configured_by,
+        provisioned=provisioned,
     )
 
 
@@ -136,12 +181,10 @@ def _remote(
     rehearsal: Rehearsal | None = None,
 ) -> Environment:
     region = "eu-central-1"
-    aws = Aws(environment=name, region=region, account=account, version="6.69.1")
     return Environment(
         name=name,
         order=order,
-        vendor=aws,
-        configuration=aws,
+        vendor=Aws(environment=name, region=region, account=account, version="6.69.1"),
         state=S3State(bucket=f"keyturn-state-{account}", region=region),
         pace=Pace(
             bake=timedelta(minutes=15),
@@ -160,15 +203,31 @@ def _remote(
     )
 
 
-def _endpoints(path: Path) -> tuple[str, Mapping[Ring, str]]:
-    """The address of the local AWS API, and those of the application's rings; placeholders before the first start."""
+@dataclass(frozen=True, slots=True)
+class _Endpoints:
+    """The addresses of the embedded servers, and those of the application's rings; placeholders before the first start
+    (of ``local-vault``, for what is only its)."""
+
+    aws: str = _PLACEHOLDER
+    openbao: str = _PLACEHOLDER
+    applications: Mapping[Ring, str] = field(default_factory=lambda: dict.fromkeys(Ring, _PLACEHOLDER))
+    vault_applications: Mapping[Ring, str] = field(default_factory=lambda: dict.fromkeys(Ring, _PLACEHOLDER))
+
+
+def _endpoints(path: Path) -> _Endpoints:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return found["aws"], {Ring(ring): url for ring, url in found["applications"].items()}
+        vault = found.get("vault")
+        more = {"openbao": vault["openbao"], "vault_applications": _by_ring(vault["applications"])} if vault else {}
+        return _Endpoints(aws=found["aws"], applications=_by_ring(found["applications"]), **more)
     except FileNotFoundError:
-        return _PLACEHOLDER, dict.fromkeys(Ring, _PLACEHOLDER)
+        return _Endpoints()
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise DeclarationError(
             f"{_ENDPOINTS} cannot be understood: {type(error).__name__}: {error}",
             "Remove it and run `keyturn local up`.",
         ) from error
+
+
+def _by_ring(urls: Mapping[str, str]) -> dict[Ring, str]:
+    return {Ring(ring): url for ring, url in urls.items()}

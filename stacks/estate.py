@@ -10,13 +10,17 @@ from pathlib import Path
 
 from modules.declarations import Consumer, Credential, Estate, Key, Secret
 from modules.rotation_schedule import RotationSchedule
+from modules.vault import Vault
 from rotation.manifest import Plugin
 from rotation.model import Ring, Strategy
 from stacks.environments import Environment
 
 
 def estate(environment: Environment) -> Estate:
-    orders_api = f"arn:aws:iam::{environment.account}:role/orders-api"
+    on_vault = isinstance(environment.vendor, Vault)
+    orders_api = "orders-api" if on_vault else f"arn:aws:iam::{environment.account}:role/orders-api"
+    database = "orders_vault" if on_vault else "orders"
+    template = "orders-api.vault.yaml.j2" if on_vault else "orders-api.yaml.j2"
     monthly = RotationSchedule(
         every=timedelta(days=30),
         timezone="Europe/Berlin",
@@ -33,9 +37,9 @@ def estate(environment: Environment) -> Estate:
                     "postgres_user",
                     {
                         "administrator": administrator,
-                        "username_base": "orders_app",
-                        "owner_role": "orders_owner",
-                        "dbname": "orders",
+                        "username_base": f"{database}_app",
+                        "owner_role": f"{database}_owner",
+                        "dbname": database,
                     },
                     reads=(administrator,),
                 ),
@@ -59,7 +63,7 @@ def estate(environment: Environment) -> Estate:
         consumers=(
             Consumer(
                 "orders-api",
-                template=Path("stacks/config/orders-api.yaml.j2"),
+                template=Path("stacks/config") / template,
                 format="yaml",
                 secrets=("orders/db", "orders/api-token"),
                 signals={ring: _signals(environment, ring) for ring in Ring},
@@ -72,5 +76,6 @@ def _signals(environment: Environment, ring: Ring) -> tuple[Plugin, ...]:
     health = Plugin(kind="http_health", options={"url": f"{environment.applications[ring]}/health"})
     if not environment.is_local:
         return (health,)
-    log = Plugin(kind="log_file", options={"path": f".keyturn/local/logs/orders-api-{ring}.log"})
+    name = "orders-api" if environment.name == "local" else f"{environment.name}-orders-api"
+    log = Plugin(kind="log_file", options={"path": f".keyturn/local/logs/{name}-{ring}.log"})
     return (health, log)

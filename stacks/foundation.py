@@ -36,7 +36,7 @@ class Foundation(Stack):
             for key in estate.keys
         }
         self.keys: dict[str, Key] = {name: key.declared for name, key in keys.items()}
-        if not environment.configured_elsewhere:
+        if environment.configured_by is None:
             environment.configuration.config_place(self, environment.config, here())
         application = environment.stack("application")
         state = environment.state

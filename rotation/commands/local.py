@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
         output.result(variables, [f"export {name}={value}" for name, value in variables.items()])
         return DONE
     if options.what == "up":
-        environment.up(project, output.say)
+        environment.up(project, output.say, options.environment)
     if options.what == "down":
         environment.down(project, output.say, purge=options.purge)
     services = environment.status(project)

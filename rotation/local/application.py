@@ -8,6 +8,7 @@ It polls its configuration object, which names the version of each secret and no
       orders/db: {arn: "arn:…", version_id: "g0000000042-…", generation: 42}
       orders/api-token: {arn: "arn:…", version_id: "g0000000007-…", generation: 7, sealed_with: alias/orders}
 
+or, of a secret in Vault, its path, version and generation (:class:`InVault`).
 A new version is fetched, tried, and only then used: every order is placed by one generation of the login and signed by
 one of the token. What cannot be switched to is tried again every second, while the old one goes on. ``GET /health`` on
 127.0.0.1 answers 200 as long as the program lives; its ``status`` is ok, starting or failing. AWS's endpoint, region
@@ -32,18 +33,23 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
+import hvac
 import psycopg
+import requests
 import yaml
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from hvac.exceptions import VaultError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rotation.errors import KeyturnError
 from rotation.keys.aws_kms import AwsKms
+from rotation.keys.vault_transit import VaultTransit
 from rotation.local.application_database import Database
 from rotation.local.application_record import Record
 from rotation.sealing import unseal
 from rotation.secret_value import SecretValue
+from rotation.stores.vault_kv import to_text
 
 KEPT_ORDERS = 10_000  # the load goes on for as long as the environment is up
 DATABASE = "orders/db"
@@ -51,11 +57,14 @@ TOKEN = "orders/api-token"  # noqa: S105  # the secret's name
 _POLL = 0.2  # seconds between two looks at the configuration
 _RETRY = 1.0  # seconds between two tries to switch
 _WORKERS = 4
-_FAILURES = (KeyturnError, ClientError, BotoCoreError, psycopg.Error, ValueError, KeyError)
+_FAILURES = (
+    *(KeyturnError, ClientError, BotoCoreError, VaultError, requests.RequestException, psycopg.Error),
+    *(OSError, ValueError, KeyError),
+)
 
 
-class Wanted(BaseModel):
-    """Where one secret's value is read, as the configuration names it."""
+class InSecretsManager(BaseModel):
+    """Where one secret's value is read in Secrets Manager, as the configuration names it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -63,6 +72,28 @@ class Wanted(BaseModel):
     version_id: str
     generation: int
     sealed_with: str | None = None
+
+
+class TransitKey(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    mount: str
+    key: str
+
+
+class InVault(BaseModel):
+    """Where one secret's value is read in Vault: ``path`` is the API's, below /v1/."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    version: int
+    name: str
+    generation: int
+    sealed_with: TransitKey | None = None
+
+
+Wanted = InSecretsManager | InVault
 
 
 class Configuration(BaseModel):
@@ -78,6 +109,8 @@ class Options:
     key: str
     log: Path
     rate: float
+    vault: str | None
+    vault_token: Path | None
 
 
 class OrderLost(psycopg.DataError):
@@ -115,13 +148,34 @@ class Aws:
         self._etag = answer["ETag"]
         return configuration
 
-    def value(self, wanted: Wanted) -> SecretValue:
+    def value(self, wanted: InSecretsManager) -> SecretValue:
         """The value of exactly this version, unsealed if it is sealed."""
         answer = self._secrets.get_secret_value(SecretId=wanted.arn, VersionId=wanted.version_id)
         value = SecretValue(answer["SecretString"])
         if wanted.sealed_with is None:
             return value
         return unseal(value, name=answer["Name"], generation=wanted.generation, service=AwsKms({}))
+
+
+class Vault:
+    """What the application asks of Vault, with the token in a file: the values that its configuration names."""
+
+    def __init__(self, address: str, token: Path) -> None:
+        self._token = token
+        self._client = hvac.Client(address, timeout=5)
+        self._connection = {"address": address, "auth": {"method": "token_file", "path": str(token)}}
+
+    def value(self, wanted: InVault) -> SecretValue:
+        """The value of exactly this version, unsealed if it is sealed. Raises ``VaultError``, ``RequestException``."""
+        self._client.token = self._token.read_text(encoding="utf-8")
+        answer = self._client.read(f"{wanted.path}?version={wanted.version}")
+        if answer is None or answer["data"]["data"] is None:
+            raise ValueError(f"{wanted.path} has no version {wanted.version}")
+        value = SecretValue(to_text(answer["data"]["data"]))
+        if wanted.sealed_with is None:
+            return value
+        service = VaultTransit({"mount": wanted.sealed_with.mount, **self._connection})
+        return unseal(value, name=wanted.name, generation=wanted.generation, service=service)
 
 
 class Application:
@@ -131,6 +185,7 @@ class Application:
         self._options = options
         self._record = Record(options.ring, options.log)
         self._aws = Aws(options.bucket, options.key)
+        self._vault = Vault(options.vault, options.vault_token) if options.vault and options.vault_token else None
         self._database = Database()
         self._token: tuple[int, SecretValue] | None = None
         self._wanted: dict[str, Wanted] = {}
@@ -186,13 +241,20 @@ class Application:
                     self._record.cannot_use(secret, wanted.generation, error)
 
     def _use(self, secret: str, wanted: Wanted) -> None:
-        value = self._aws.value(wanted)
+        value = self._value(wanted)
         if secret == DATABASE:
             self._database.switch(wanted.generation, value)
         elif secret == TOKEN:
             self._token = (wanted.generation, value)
         self._used[secret] = wanted
         self._record.uses(secret, wanted.generation)
+
+    def _value(self, wanted: Wanted) -> SecretValue:
+        if isinstance(wanted, InSecretsManager):
+            return self._aws.value(wanted)
+        if self._vault is None:
+            raise ValueError("the configuration names Vault, and the application was given none")
+        return self._vault.value(wanted)
 
     def _count(self) -> None:
         while not self._stopping.wait(1.0):
@@ -261,13 +323,27 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--config", required=True, metavar="s3://BUCKET/KEY")
     parser.add_argument("--log", required=True, type=Path)
     parser.add_argument("--rate", default=40.0, type=float, help="orders per second")
+    parser.add_argument("--vault", metavar="URL", help="of a server that the configuration may name")
+    parser.add_argument("--vault-token", type=Path, metavar="FILE", help="with the token for it")
     given = parser.parse_args(arguments)
     config = urlsplit(given.config)
     if config.scheme != "s3" or not config.netloc or len(config.path) < 2:
         parser.error(f"--config is not of the form s3://BUCKET/KEY: {given.config}")
     if given.rate <= 0:
         parser.error("--rate is more than nothing")
-    return Options(given.name, given.ring, given.port, config.netloc, config.path[1:], given.log, given.rate)
+    if (given.vault is None) != (given.vault_token is None):
+        parser.error("--vault and --vault-token go together")
+    return Options(
+        name=given.name,
+        ring=given.ring,
+        port=given.port,
+        bucket=config.netloc,
+        key=config.path[1:],
+        log=given.log,
+        rate=given.rate,
+        vault=given.vault,
+        vault_token=given.vault_token,
+    )
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,11 +1,13 @@
 """The demo: real rotations of a database password under load, two that undo themselves, and one that is killed.
 
 Everything it does goes through the commands that a user would type; it only plants the faults and counts. It ends with
-a non-zero exit code when anything is not as promised.
+a non-zero exit code when anything is not as promised. ``python -m rotation.local.demo local-vault`` is the same with
+the secrets and keys in OpenBao.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import signal
@@ -30,7 +32,6 @@ from rotation.settings import find_project
 
 SECRET = "orders/db"  # noqa: S105  # a secret's name
 TOKEN = "orders/api-token"  # noqa: S105  # another one's
-STACKS = ("foundation-local", "secrets-local", "application-local")
 LIMIT = 600  # seconds that one command may take
 
 
@@ -43,6 +44,7 @@ class Demo:
     """One run. ``transcript`` keeps all that the commands printed, to be searched for values at the end."""
 
     project: Path
+    environment: str
     started: float = field(default_factory=time.monotonic)
     transcript: list[str] = field(default_factory=list)
 
@@ -84,7 +86,8 @@ class Demo:
         return "".join(lines)
 
     def cdktf_deploy(self) -> None:
-        argv = ["cdktf", "deploy", *STACKS, "--auto-approve", "--skip-provider-lock"]
+        stacks = self._stacks()
+        argv = ["cdktf", "deploy", *stacks, "--auto-approve", "--skip-provider-lock"]
         print(f"$ {' '.join(argv)}", flush=True)
         done = subprocess.run(
             argv,
@@ -99,17 +102,24 @@ class Demo:
         if done.returncode != 0:
             print(done.stdout[-4000:], done.stderr[-4000:], sep="\n")
             raise Broken(f"cdktf deploy ended with {done.returncode}")
-        print(f"  {', '.join(STACKS)} are deployed", flush=True)
+        print(f"  deployed: {', '.join(stacks)}", flush=True)
+
+    def _stacks(self) -> tuple[str, ...]:
+        parts = ("foundation", "secrets", "application") if self.environment == environment.LOCAL else ("application",)
+        return tuple(f"{part}-{self.environment}" for part in parts)
 
     # The parts
 
     def set_up(self) -> None:
-        self.title("the embedded environment: AWS API, PostgreSQL, the application in two rings")
+        openbao = "OpenBao, " if self.environment == environment.VAULT else ""
+        self.title(f"the embedded environment: AWS API, PostgreSQL, {openbao}the application in two rings")
+        os.environ["KEYTURN_ENVIRONMENT"] = self.environment
+        print(f"$ export KEYTURN_ENVIRONMENT={self.environment}", flush=True)
         self.keyturn("local", "up")
         os.environ.update(environment.environment_variables(self.project) | providers.tool_environment(self.project))
 
     def declare(self) -> None:
-        self.title("the three stacks, by cdktf deploy")
+        self.title("the stacks, by cdktf deploy")
         self.cdktf_deploy()
 
     def first_values(self, load: Load) -> None:
@@ -202,9 +212,10 @@ class Demo:
     def _plant_drift(self, plants: Plants) -> dict[str, str]:
         """Four mishaps, each with the address of what it leaves behind."""
         key = "orders-api/stable.yaml"
-        rendered = "stacks/config/rendered/local/{}/orders-api.yaml"
+        rendered = f"stacks/config/rendered/{self.environment}/{{}}/orders-api.yaml"
         text = (self.project / rendered.format(Ring.STABLE)).read_text(encoding="utf-8")
-        boto3.client("s3").put_object(Bucket=environment.CONFIG_BUCKET, Key=key, Body=f"{text}# by hand\n".encode())
+        bucket = environment.config_bucket(self.environment)
+        boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=f"{text}# by hand\n".encode())
         print(f"$ keyturn rotate {TOKEN}", flush=True)
         with self.start("rotate", TOKEN) as child:
             self._follow(child, until=lambda line: "is in the store, pending" in line)
@@ -215,9 +226,9 @@ class Demo:
         edited.write_text(f"{edited.read_text(encoding='utf-8')}# by hand\n", encoding="utf-8")
         return {
             "declared: the configuration object was overwritten in its bucket": (
-                "declared:application-local:aws_s3_bucket_object.config-orders-api-stable"
+                f"declared:application-{self.environment}:aws_s3_bucket_object.config-orders-api-stable"
             ),
-            "stored: a dead run's AWSPENDING": f"stored:{TOKEN}:pending",
+            "stored: a dead run's pending generation": f"stored:{TOKEN}:pending",
             f"live: the retired login {login} was let in again": f"live:{SECRET}:leftover-{login}",
             "consumed: a rendered file was edited by hand": f"consumed:{rendered.format(Ring.CANARY)}:rendered",
         }
@@ -234,7 +245,7 @@ class Demo:
     def leaks(self) -> None:
         self.title("no value is anywhere but in its store")
         self.keyturn("plan", SECRET, "--out", ".keyturn/demo.plan.json", expect=2)
-        leaks = Leaks(self.project)
+        leaks = Leaks(self.project, self.environment)
         report = leaks.search(self.transcript)
         (self.project / ".keyturn" / "demo.plan.json").unlink()
         self.expect(not report.found, f"{report.values} values looked for in {report.places} places: {report.kinds}")
@@ -242,15 +253,15 @@ class Demo:
             print(f"     a value is in {place}")
 
 
-def run(project: Path) -> None:
-    demo = Demo(project)
+def run(project: Path, name: str) -> None:
+    demo = Demo(project, name)
     demo.set_up()
-    plants = Plants(project)
+    plants = Plants(project, name)
     plants.clear()
-    load = Load(project)
+    load = Load(project, name)
     demo.declare()
     demo.first_values(load)
-    with _watching(project) as probe:
+    with _watching(project, name) as probe:
         demo.good_rotation(load)
         demo.missing_grant(load, plants)
         demo.bad_under_the_application(load, plants)
@@ -258,7 +269,8 @@ def run(project: Path) -> None:
         demo.retire()
         demo.key_rotation(load)
         demo.drift(load, plants)
-        demo.by_workflow(load)
+        if name == environment.LOCAL:
+            demo.by_workflow(load)
         demo.account(probe, load)
     demo.leaks()
     demo.title("all of it held; `keyturn local down` stops the servers and keeps their data")
@@ -272,8 +284,8 @@ def _show_output(line: str) -> None:
 
 
 @contextmanager
-def _watching(project: Path) -> Iterator[Probe]:
-    probe = Probe(project, SECRET)
+def _watching(project: Path, name: str) -> Iterator[Probe]:
+    probe = Probe(project, SECRET, name)
     probe.start()
     try:
         yield probe
@@ -282,8 +294,12 @@ def _watching(project: Path) -> Iterator[Probe]:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m rotation.local.demo", description="The demo.")
+    names = (environment.LOCAL, environment.VAULT)
+    parser.add_argument("environment", nargs="?", default=environment.LOCAL, choices=names)
+    options = parser.parse_args()
     try:
-        run(find_project(Path.cwd()))
+        run(find_project(Path.cwd()), options.environment)
     except Broken as error:
         print(f"\nthe demo failed: {error}", file=sys.stderr)
         return 1

@@ -1,6 +1,8 @@
 """The embedded environment below <project>/.keyturn/local: start it, stop it, say how it is.
 
 * The AWS API, PostgreSQL, and the sample application in its rings, each a :class:`~rotation.local.service.Service`.
+  The environment ``local`` is made of them; ``local-vault``, from when it is first asked for, adds OpenBao and an
+  application of its own.
 * Ports are chosen once and kept in ``endpoints.json``, for the stacks declare them: a restart keeps them and the data.
 * :func:`up` may be run at any time: it starts what does not run, and provisions what is not there.
 * One :func:`up` or :func:`down` at a time: a lock file beside the folder.
@@ -32,12 +34,21 @@ Say = Callable[[str], None]
 HOST = "127.0.0.1"
 REGION = "us-east-1"
 APPLICATION = "orders-api"
-CONFIG_BUCKET = "keyturn-local-config"
+LOCAL, VAULT = "local", "local-vault"  # the environments that the servers make up
+DATABASES = {LOCAL: "orders", VAULT: "orders_vault"}  # names of users begin with them
 ADMINISTRATOR = "local/orders/db-admin"  # the secret with the database administrator's login
+VAULT_ADMINISTRATOR = "orders/db-admin"  # the one in OpenBao
+RUNNER_TOKEN = Path(".keyturn/local/openbao/runner-token")  # below the project
+APPLICATION_TOKEN = Path(".keyturn/local/openbao/application-token")
 
 _FOLDER = Path(".keyturn") / "local"
-# What synth and rotations made of this environment, and what is worthless without it.
-_FOLLOWERS = (Path("stacks/pins/local.json"), Path("stacks/config/rendered/local"))
+_SERVERS = ("aws", "postgresql", "openbao")  # without which the applications are not started
+# What synth and rotations made of these environments, and what is worthless without them.
+_FOLLOWERS = tuple(
+    path
+    for name in (LOCAL, VAULT)
+    for path in (Path(f"stacks/pins/{name}.json"), Path(f"stacks/config/rendered/{name}"))
+)
 
 
 class _Address(BaseModel):
@@ -47,14 +58,24 @@ class _Address(BaseModel):
     port: int
 
 
+class VaultEndpoints(BaseModel):
+    """Where the servers of ``local-vault`` alone listen, as URLs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    openbao: str
+    applications: dict[Ring, str]
+
+
 class Endpoints(BaseModel):
-    """Where the servers listen: ``aws`` and ``applications`` are URLs."""
+    """Where the servers listen: ``aws`` and ``applications`` are URLs. ``vault`` is there once it was asked for."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     aws: str
     postgresql: _Address
     applications: dict[Ring, str]
+    vault: VaultEndpoints | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +88,24 @@ class ServiceStatus:
     ready: bool
 
 
-def up(project: Path, say: Say) -> tuple[ServiceStatus, ...]:
-    """Start what does not run, make the sample database and keep its administrator's login as a secret.
+def up(project: Path, say: Say, environment: str = LOCAL) -> tuple[ServiceStatus, ...]:
+    """Start what does not run, make the sample databases and keep their administrators' logins as secrets.
 
-    Raises :class:`LocalError` for a port that is taken, a server that does not start, a full disk.
+    ``local-vault`` is started where it is the ``environment``, or was once. Raises :class:`LocalError` for a port that
+    is taken, a server that does not start, a full disk.
     """
     with _alone(project), _local_errors():
         folder = project / _FOLDER
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         endpoints = _load(project) or _choose(project)
-        aws, postgresql, *applications = _services(project, endpoints)
-        _start([aws, postgresql], _environment(), say)
+        if environment == VAULT and endpoints.vault is None:
+            endpoints = _with_vault(project, endpoints)
+        services = _services(project, endpoints)
+        _start([service for service in services if service.name in _SERVERS], _environment(), say)
         _provision(folder / "postgresql", endpoints, say)
+        if endpoints.vault is not None:
+            _provision_vault(project, endpoints.vault, say)
+        applications = [service for service in services if service.name not in _SERVERS]
         _start(applications, _environment() | _aws_variables(endpoints), say)
     return status(project)
 
@@ -110,14 +137,34 @@ def status(project: Path) -> tuple[ServiceStatus, ...]:
 
 
 def environment_variables(project: Path) -> dict[str, str]:
-    """What AWS clients (SDKs, Terraform, the CLI) need to talk to the local AWS API.
+    """What AWS clients (SDKs, Terraform, the CLI) need to talk to the local AWS API, and Vault's to find OpenBao.
 
     Raises :class:`LocalError` where the environment was never started here.
     """
     endpoints = _load(project)
     if endpoints is None:
         raise LocalError("the embedded environment has not been started in this project", "Run `keyturn local up`.")
-    return _aws_variables(endpoints)
+    vault = {"VAULT_ADDR": endpoints.vault.openbao} if endpoints.vault else {}
+    return _aws_variables(endpoints) | vault
+
+
+def applications(project: Path, environment: str) -> dict[Ring, str]:
+    """The addresses of the application's rings in one of the environments.
+
+    Raises :class:`LocalError` where that environment was never started here.
+    """
+    endpoints = _load(project)
+    place = endpoints.vault if endpoints is not None and environment == VAULT else endpoints
+    if place is None:
+        raise LocalError(
+            f"{environment} has not been started in this project", f"Run `keyturn local up -e {environment}`."
+        )
+    return place.applications
+
+
+def config_bucket(environment: str) -> str:
+    """Where the configuration objects of one of the environments are."""
+    return f"keyturn-{environment}-config"
 
 
 def _aws_variables(endpoints: Endpoints) -> dict[str, str]:
@@ -154,7 +201,21 @@ def _choose(project: Path) -> Endpoints:
         postgresql=_Address(host=HOST, port=postgresql),
         applications={ring: f"http://{HOST}:{port}" for ring, port in zip(Ring, applications, strict=True)},
     )
-    write_atomically(project / _FOLDER / "endpoints.json", endpoints.model_dump_json(indent=1) + "\n")
+    return _kept(project, endpoints)
+
+
+def _with_vault(project: Path, endpoints: Endpoints) -> Endpoints:
+    openbao, *applications = _free_ports(1 + len(Ring))
+    vault = VaultEndpoints(
+        openbao=f"http://{HOST}:{openbao}",
+        applications={ring: f"http://{HOST}:{port}" for ring, port in zip(Ring, applications, strict=True)},
+    )
+    return _kept(project, endpoints.model_copy(update={"vault": vault}))
+
+
+def _kept(project: Path, endpoints: Endpoints) -> Endpoints:
+    text = endpoints.model_dump_json(indent=1, exclude_none=True)
+    write_atomically(project / _FOLDER / "endpoints.json", f"{text}\n")
     return endpoints
 
 
@@ -175,13 +236,23 @@ def _port(url: str) -> int:
 
 
 def _services(project: Path, endpoints: Endpoints) -> tuple[Service, ...]:
-    """The AWS API, PostgreSQL, and the application's rings, in this order."""
+    """The AWS API, PostgreSQL, and the application's rings, in this order; then what ``local-vault`` adds."""
     folder = (project / _FOLDER).absolute()
     return (
         _service(folder, "aws", "aws_api", endpoints.aws, "/keyturn/ready", "--folder", str(folder / "aws")),
         _postgresql(folder, endpoints.postgresql.port),
-        *(_application(folder, ring, url) for ring, url in endpoints.applications.items()),
+        *(_application(folder, LOCAL, ring, url) for ring, url in endpoints.applications.items()),
+        *(_vault_services(project.absolute(), folder, endpoints.vault) if endpoints.vault else ()),
     )
+
+
+def _vault_services(project: Path, folder: Path, endpoints: VaultEndpoints) -> Iterator[Service]:
+    data = str(folder / "openbao")
+    ready = "/v1/sys/health?standbycode=503"  # unsealed, it is first a standby, and then elects itself
+    yield _service(folder, "openbao", "openbao", endpoints.openbao, ready, "--folder", data)
+    reads = ("--vault", endpoints.openbao, "--vault-token", str(project / APPLICATION_TOKEN))
+    for ring, url in endpoints.applications.items():
+        yield _application(folder, VAULT, ring, url, *reads)
 
 
 def _service(folder: Path, name: str, module: str, url: str, route: str, *options: str) -> Service:
@@ -205,12 +276,12 @@ def _postgresql(folder: Path, port: int) -> Service:
     return Service("postgresql", argv, folder, port, answers_its_superuser)
 
 
-def _application(folder: Path, ring: Ring, url: str) -> Service:
-    name = f"{APPLICATION}-{ring}"
-    config = f"s3://{CONFIG_BUCKET}/{APPLICATION}/{ring}.yaml"
+def _application(folder: Path, environment: str, ring: Ring, url: str, *others: str) -> Service:
+    name = f"{APPLICATION}-{ring}" if environment == LOCAL else f"{environment}-{APPLICATION}-{ring}"
+    config = f"s3://{config_bucket(environment)}/{APPLICATION}/{ring}.yaml"
     log = folder / "logs" / f"{name}.log"
     options = ("--name", APPLICATION, "--ring", str(ring), "--config", config, "--log", str(log))
-    return _service(folder, name, "application", url, "/health", *options)
+    return _service(folder, name, "application", url, "/health", *options, *others)
 
 
 def _start(services: Iterable[Service], environment: dict[str, str], say: Say) -> None:
@@ -233,6 +304,17 @@ def _provision(folder: Path, endpoints: Endpoints, say: Say) -> None:
 
     if _keep_secret(endpoints, ADMINISTRATOR, provision(folder)):
         say(f"the sample database is there, and its administrator's login in the secret {ADMINISTRATOR}")
+
+
+def _provision_vault(project: Path, endpoints: VaultEndpoints, say: Say) -> None:
+    from rotation.local import vault_environment
+    from rotation.local.postgresql import Sample, provision
+
+    database = DATABASES[VAULT]
+    sample = Sample(database, owner=f"{database}_owner", administrator="keyturn_vault_admin")
+    administrator = provision(project / _FOLDER / "postgresql", sample)
+    vault_environment.provision(project, endpoints.openbao, administrator)
+    say("what the stacks declare is in OpenBao, with a token for the runner and one for the application")
 
 
 def _keep_secret(endpoints: Endpoints, name: str, value: SecretValue) -> bool:

@@ -6,6 +6,7 @@ The servers' own folders are left out: they are where the values live.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tempfile
 import zipfile
@@ -15,11 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
+import hvac
 
 from rotation.keys.aws_kms import AwsKms
+from rotation.kv_ledger import Leaf
+from rotation.local.environment import ADMINISTRATOR, APPLICATION_TOKEN, LOCAL, RUNNER_TOKEN, VAULT
+from rotation.local.openbao import custody
+from rotation.local.vault_environment import MOUNT
 from rotation.manifest import Manifest
+from rotation.plugins import Plugins
 from rotation.sealing import is_sealed, unseal
 from rotation.secret_value import SecretValue
+from rotation.stores.vault_kv import LEDGER, to_text
 
 SHORTEST = 8  # characters: what is shorter would be found by chance
 
@@ -37,9 +45,10 @@ class Report:
 class Leaks:
     """A search in one project. The process has the variables of the embedded environment, and of its tools."""
 
-    def __init__(self, project: Path) -> None:
+    def __init__(self, project: Path, environment: str = LOCAL) -> None:
         self._project = project
-        self._manifest = Manifest.load(project, "local")
+        self._environment = environment
+        self._manifest = Manifest.load(project, environment)
 
     def search(self, printed: Sequence[str]) -> Report:
         """Search files, what commands ``printed``, and a saved plan of the application stack."""
@@ -55,13 +64,30 @@ class Leaks:
 
     def _values(self) -> set[bytes]:
         """Every value, and every field of a value that is a JSON object, of every version that ever was."""
-        values: set[bytes] = set()
+        texts = self._in_openbao() if self._environment == VAULT else self._in_secrets_manager()
+        return {value for text in texts for value in _sensitive(text)}
+
+    def _in_openbao(self) -> Iterator[str]:
+        """What is kept there now: retired generations are deleted. The tokens and the unseal key are values, too."""
+        folder = self._project / ".keyturn" / "local" / "openbao"
+        keys = custody(folder)
+        yield from (keys.root_token, keys.unseal_key)
+        yield from ((self._project / token).read_text(encoding="utf-8") for token in (RUNNER_TOKEN, APPLICATION_TOKEN))
+        root = hvac.Client(os.environ["VAULT_ADDR"], token=keys.root_token, timeout=30)
+        service = Plugins(self._project, self._manifest).keys(self._manifest.keys["orders"])
+        for path in _paths(root, ""):
+            if not path.endswith(f"/{LEDGER}"):
+                entry = root.secrets.kv.v2.read_secret(path, mount_point=MOUNT, raise_on_deleted_version=True)
+                stored = SecretValue(to_text(entry["data"]["data"]))
+                yield stored.reveal()
+                folder_of, _, last = path.removeprefix("_rotation/").rpartition("/")
+                if is_sealed(stored) and (leaf := Leaf.parse(last)) is not None:
+                    yield unseal(stored, name=folder_of, generation=leaf.generation, service=service).reveal()
+
+    def _in_secrets_manager(self) -> Iterator[str]:
         for secret in self._manifest.secrets.values():
-            for text in self._versions(secret.stored_as):
-                values |= set(_sensitive(text))
-        administrator = boto3.client("secretsmanager").get_secret_value(SecretId="local/orders/db-admin")
-        values |= set(_sensitive(administrator["SecretString"]))
-        return values
+            yield from self._versions(secret.stored_as)
+        yield boto3.client("secretsmanager").get_secret_value(SecretId=ADMINISTRATOR)["SecretString"]
 
     def _versions(self, name: str) -> Iterator[str]:
         client = boto3.client("secretsmanager")
@@ -81,7 +107,7 @@ class Leaks:
 
     def _files(self) -> Iterator[Path]:
         own = self._project / ".keyturn"
-        servers = {own / "local" / "aws", own / "local" / "postgresql", own / "terraform"}
+        servers = {own / "terraform", *(own / "local" / server for server in ("aws", "postgresql", "openbao"))}
         for folder in (own, self._project / "cdktf.out", self._project / "stacks"):
             for path in sorted(folder.rglob("*")):
                 theirs = ".terraform" in path.parts or not servers.isdisjoint(path.parents)
@@ -90,7 +116,7 @@ class Leaks:
 
     def _saved_plan(self) -> Iterator[tuple[str, str, bytes]]:
         """A plan of the application stack as a file (a zip that holds the state) and as JSON."""
-        folder = self._project / ".keyturn" / "synth" / "stacks" / "application-local"
+        folder = self._project / ".keyturn" / "synth" / "stacks" / f"application-{self._environment}"
         with tempfile.TemporaryDirectory() as temporary:
             plan = Path(temporary) / "plan"
             for argv in (
@@ -102,6 +128,17 @@ class Leaks:
             with zipfile.ZipFile(plan) as archive:
                 for member in archive.namelist():
                     yield "plans", f"saved plan: {member}", archive.read(member)
+
+
+def _paths(root: hvac.Client, folder: str) -> Iterator[str]:
+    """The paths of all entries below a folder that hold something."""
+    listed = root.secrets.kv.v2.list_secrets(folder, mount_point=MOUNT)["data"]["keys"]
+    for name in listed:
+        path = f"{folder}{name}"
+        if name.endswith("/"):
+            yield from _paths(root, path)
+        elif root.secrets.kv.v2.read_secret_metadata(path, mount_point=MOUNT)["data"]["current_version"]:
+            yield path
 
 
 def _sensitive(text: str) -> Iterator[bytes]:

@@ -14,9 +14,10 @@ from typing import Any
 import psycopg
 
 from rotation import pins
+from rotation.local.environment import LOCAL, applications
 from rotation.manifest import Manifest
 from rotation.model import Ring
-from rotation.stores.aws_secrets_manager import AwsSecretsManager
+from rotation.plugins import Plugins
 
 PATIENCE = 20  # seconds
 
@@ -24,10 +25,9 @@ PATIENCE = 20  # seconds
 class Load:
     """The sample application's counters, from its health endpoints."""
 
-    def __init__(self, project: Path) -> None:
-        self._project = project
-        endpoints = json.loads((project / ".keyturn/local/endpoints.json").read_text(encoding="utf-8"))
-        self._urls: dict[Ring, str] = {Ring(ring): url for ring, url in endpoints["applications"].items()}
+    def __init__(self, project: Path, environment: str = LOCAL) -> None:
+        self._pins = project / "stacks" / "pins" / f"{environment}.json"
+        self._urls = applications(project, environment)
 
     def queries(self) -> int:
         return sum(int(self._health(ring)["queries"]) for ring in Ring)
@@ -40,7 +40,7 @@ class Load:
         return int(self._health(ring)["generations"].get(secret, 0))
 
     def pins(self, secret: str) -> dict[Ring, int | None]:
-        held = pins.load(self._project / "stacks/pins/local.json")
+        held = pins.load(self._pins)
         return {ring: held.of("orders-api", ring, secret) for ring in Ring}
 
     def await_traffic(self) -> bool:
@@ -69,14 +69,15 @@ class Probe(threading.Thread):
     The process has the embedded environment's variables (:func:`rotation.local.environment.environment_variables`).
     """
 
-    def __init__(self, project: Path, secret: str) -> None:
+    def __init__(self, project: Path, secret: str, environment: str = LOCAL) -> None:
         super().__init__(name="probe", daemon=True)
         self.logins = 0
         self.failed = 0
         self.last_error = ""
-        declared = Manifest.load(project, "local").secret(secret)
+        manifest = Manifest.load(project, environment)
+        declared = manifest.secret(secret)
         self._stored_as = declared.stored_as
-        self._store = AwsSecretsManager(declared.store.options)
+        self._store = Plugins(project, manifest).store(declared)
         self._ended = threading.Event()
 
     def run(self) -> None:

@@ -12,18 +12,19 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from rotation.local.environment import DATABASES, LOCAL
 from rotation.local.postgresql import superuser
 
-OWNER = "orders_owner"
-PRINCIPALS = ("orders_app_a", "orders_app_b")
 POLICY = "CREATE POLICY planted ON public.orders USING (session_user = {0}) WITH CHECK (session_user = {0})"
 
 
 class Plants:
-    """The sample database as its superuser sees it."""
+    """The sample database of an environment as its superuser sees it."""
 
-    def __init__(self, project: Path) -> None:
+    def __init__(self, project: Path, environment: str = LOCAL) -> None:
         self._folder = project / ".keyturn" / "local" / "postgresql"
+        self._database = DATABASES[environment]
+        self._principals = (f"{self._database}_app_a", f"{self._database}_app_b")
 
     @contextmanager
     def grant_to_one_user_only(self) -> Iterator[None]:
@@ -56,7 +57,7 @@ class Plants:
         """Let the application's other login in, as a database administrator might who did not know why it was locked.
         Returns its name."""
         used = self._used()
-        (other,) = (user for user in PRINCIPALS if user != used)
+        (other,) = (user for user in self._principals if user != used)
         password = sql.Literal(secrets.token_urlsafe())
         self._execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(other), password))
         return other
@@ -76,9 +77,9 @@ class Plants:
             row = connection.execute(
                 "SELECT usename FROM pg_stat_activity WHERE usename = ANY (%s) "
                 "GROUP BY 1 ORDER BY count(*) DESC LIMIT 1",
-                [list(PRINCIPALS)],
+                [list(self._principals)],
             ).fetchone()
-        return str(row[0]) if row else PRINCIPALS[0]
+        return str(row[0]) if row else self._principals[0]
 
     def _execute(self, *statements: sql.SQL | sql.Composed) -> None:
         with self._connect() as connection:
@@ -88,5 +89,9 @@ class Plants:
     def _connect(self) -> psycopg.Connection[Any]:
         login = json.loads(superuser(self._folder).reveal())
         return psycopg.connect(
-            host=login["host"], port=login["port"], user=login["username"], password=login["password"], dbname="orders"
+            host=login["host"],
+            port=login["port"],
+            user=login["username"],
+            password=login["password"],
+            dbname=self._database,
         )

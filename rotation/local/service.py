@@ -28,11 +28,12 @@ _SAME_START = 2.0  # seconds: psutil derives the start from the time of boot, wh
 def answers_http(url: str) -> Probe:
     """A probe that asks for ``url`` and is content with any answer that is no server error."""
     parts = urlsplit(url)
+    target = f"{parts.path or '/'}?{parts.query}".rstrip("?")
 
     def probe() -> bool:
         connection = HTTPConnection(parts.hostname or "", parts.port, timeout=2)
         try:
-            connection.request("GET", parts.path or "/")
+            connection.request("GET", target)
             return connection.getresponse().status < 500
         except (OSError, HTTPException):
             return False

@@ -14,7 +14,7 @@ BINDINGS = CHECKOUT / "build" / "bench" / "bindings"
 
 
 def example(folder: Path) -> Section:
-    """The example estate in all three environments."""
+    """The example estate in all four environments."""
     project = projects.example(folder / "example")
     ours = projects.synth(project)
     took = medians({"ours": ours.seconds}, times=5)["ours"]
@@ -32,7 +32,7 @@ def example(folder: Path) -> Section:
     else:
         figures += _against(ours, _prebuilt(project, bindings))
     return Section(
-        "Synth of the example: 9 stacks in 3 environments",
+        "Synth of the example: 12 stacks in 4 environments",
         "`python main.py` in a copy of the project, Node included; 5 runs after a warm-up; memory in a run of its own,"
         " pages that processes of one program share counted once; the prebuilt bindings (cdktf-cdktf-provider-aws)"
         " declare the same resources in turn with ours, 3 times after a warm-up.",

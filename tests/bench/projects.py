@@ -26,7 +26,7 @@ build_app(project, environments=lambda _: (local(project),)).synth()
 
 
 def example(folder: Path) -> Path:
-    """A project with the example estate in three environments, as it comes."""
+    """A project with the example estate in four environments, as it comes."""
     folder.mkdir()
     copy_declarations(folder)
     return folder

@@ -13,7 +13,7 @@ from main import build_app
 from modules.vendor import AccountTrust, OidcTrust
 from rotation.errors import DeclarationError
 from rotation.model import Ring
-from stacks.environments import environments, local
+from stacks.environments import environments, local, local_vault
 
 
 def _write_endpoints(project: Path, text: str) -> None:
@@ -31,17 +31,19 @@ def _terraform(project: Path, stack: str) -> dict[str, Any]:
 def test_environments_come_in_their_order_and_under_names_of_their_own(project: Path) -> None:
     declared = environments(project)
 
-    assert [environment.name for environment in declared] == ["local", "staging", "production"]
+    assert [environment.name for environment in declared] == ["local", "local-vault", "staging", "production"]
     assert sorted(declared, key=lambda environment: environment.order) == list(declared)
-    assert len({environment.vendor.stored_as("orders/db") for environment in declared}) == 3
-    assert len({environment.config for environment in declared}) == 3
+    assert len({environment.vendor.stored_as("orders/db") for environment in declared}) == 4
+    assert len({environment.config for environment in declared}) == 4
 
 
 def test_only_local_goes_fast_and_trusts_its_account(project: Path) -> None:
-    here, *remote = environments(project)
+    here, on_vault, *remote = environments(project)
 
     assert here.pace.bake + here.pace.settle + here.pace.patience + here.pace.grace < timedelta(seconds=30)
+    assert here.pace == on_vault.pace
     assert here.trusts == (AccountTrust(),)
+    assert on_vault.trusts == (), "its tokens are handed out by the embedded environment"
     for environment in remote:
         assert environment.pace.bake >= timedelta(minutes=15)
         assert environment.pace.grace >= timedelta(hours=24)
@@ -56,6 +58,18 @@ def test_local_finds_the_embedded_environment_where_it_says_it_is(project: Path)
     (provider,) = _terraform(project, "application-local")["provider"]["aws"]
     assert set(provider["endpoints"].values()) == {"http://127.0.0.1:5000"}
     assert {"access_key", "secret_key"}.isdisjoint(provider)
+
+
+def test_local_vault_finds_openbao_where_it_is_once_it_was_asked_for(project: Path) -> None:
+    rings = {"canary": "http://127.0.0.1:5003", "stable": "http://127.0.0.1:5004"}
+    vault = {"openbao": "http://127.0.0.1:5002", "applications": rings}
+    _write_endpoints(project, json.dumps({"aws": "http://127.0.0.1:5000", "applications": rings, "vault": vault}))
+
+    here = local_vault(project)
+    assert dict(here.applications) == {Ring(ring): url for ring, url in rings.items()}
+    assert here.vendor.store().options["address"] == "http://127.0.0.1:5002"
+    (provider,) = _terraform(project, "secrets-local-vault")["provider"]["vault"]
+    assert provider == {"address": "http://127.0.0.1:5002"}, "a token comes from the environment of whoever plans"
 
 
 def test_local_synthesizes_before_the_embedded_environment_was_ever_started(project: Path) -> None:

@@ -1,4 +1,4 @@
-"""The nine stacks of the example, and the manifests that go with them."""
+"""The stacks of the example, and the manifests that go with them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ import yaml
 
 from main import PROJECT, build_app
 from rotation import pins
+from rotation.errors import DeclarationError
 from rotation.local.providers import tool_environment
 from rotation.manifest import FOLDER, Manifest
 from rotation.model import Reference, Ring
+from stacks.environments import Environment, local_vault
 from tests.fixtures.aws import ACCESS_KEY, REGION, SECRET_KEY, AwsApi, running_aws_api
 
-ENVIRONMENTS = ("local", "staging", "production")
+ENVIRONMENTS = ("local", "local-vault", "staging", "production")
 
 
 def _stack(project: Path, name: str) -> dict[str, Any]:
@@ -64,14 +67,37 @@ def test_the_manifest_is_read_back_as_it_was_declared(project: Path, environment
     (declared,) = [manifest for manifest in synthesis.manifests if manifest.environment == environment]
     assert Manifest.load(project, environment) == declared
     assert set(declared.secrets) == {"orders/db", "orders/api-token"}
-    assert declared.secrets["orders/db"].stored_as == f"{environment}/orders/db"
+    on_vault = environment == "local-vault"
+    assert declared.secrets["orders/db"].stored_as == ("orders/db" if on_vault else f"{environment}/orders/db")
     assert declared.secrets["orders/api-token"].sealed
-    assert declared.keys["orders"].reference == f"alias/keyturn-{environment}-orders"
+    assert declared.keys["orders"].reference == ("orders" if on_vault else f"alias/keyturn-{environment}-orders")
     assert declared.pins == Path("stacks/pins") / f"{environment}.json"
     consumer = declared.consumers["orders-api"]
     assert consumer.target.options == {"stack": f"application-{environment}"}
     assert (project / consumer.template).is_file()
     assert all(consumer.rings[ring].signals for ring in Ring)
+
+
+def test_on_vault_only_the_application_stack_is_terraform_s_here_and_needs_no_provider_but_aws(project: Path) -> None:
+    synthesis = build_app(project)
+    synthesis.synth()
+
+    assert Manifest.load(project, "local-vault").stacks == ("application-local-vault",)
+    application = _stack(project, "application-local-vault")
+    assert application["terraform"]["required_providers"].keys() == {"aws"}
+    assert application["resource"]["aws_s3_bucket"]["config"]["bucket"] == "keyturn-local-vault-config"
+    for part in ("foundation", "secrets"):
+        declared = _stack(project, f"{part}-local-vault")
+        assert declared["terraform"]["required_providers"].keys() == {"vault"}
+        assert "aws_s3_bucket" not in declared["resource"]
+
+
+def test_an_environment_on_vault_must_say_who_holds_its_configuration(project: Path) -> None:
+    def forgetful(folder: Path) -> tuple[Environment, ...]:
+        return (replace(local_vault(folder), configured_by=None),)
+
+    with pytest.raises(DeclarationError, match="Vault holds no configuration objects"):
+        build_app(project, environments=forgetful)
 
 
 def test_a_whole_synth_removes_the_manifests_of_environments_that_are_gone(project: Path) -> None:
