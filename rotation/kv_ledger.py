@@ -8,7 +8,9 @@ that runners must agree on is one document, and every change of it is one such w
 - ``moving`` is set before the secret's own path is written: from which version on, and to which leaf. Nothing else is
   begun while that write can still succeed. Whoever finds it written, but not noted as current, notes it.
 - A generation that was dropped, or displaced by another before anyone accepted it, is spent for ever.
-- ``dropping`` names the leaves of spent generations until they are deleted.
+- ``replaced`` is the envelope before the current one, after a re-wrap: consumers read it until they are deployed anew.
+  It goes with the next re-wrap, or with its generation.
+- ``dropping`` names the leaves of spent generations and envelopes until they are deleted.
 """
 
 from __future__ import annotations
@@ -78,6 +80,7 @@ class Ledger(_Noted):
     pending: int | None = None
     decision: Decision = Decision.OPEN
     moving: Move | None = None
+    replaced: Leaf | None = None
     dropping: tuple[Leaf, ...] = ()
 
     @classmethod
@@ -145,8 +148,8 @@ class Ledger(_Noted):
             return self
         old, new = self.current, Placed(leaf=self.moving.leaf, version=version, created=created)
         if old is not None and old.leaf.generation == new.leaf.generation:
-            noted = self._with(current=new, moving=None)
-            return noted._with(dropping=(*self.dropping, old.leaf))
+            before = () if self.replaced is None else (self.replaced,)
+            return self._with(current=new, moving=None, replaced=old.leaf, dropping=(*self.dropping, *before))
         replaced = () if self.previous is None else (self.previous,)
         return self._with(
             *replaced, current=new, previous=old and old.leaf, pending=None, decision=Decision.OPEN, moving=None
@@ -181,6 +184,9 @@ class Ledger(_Noted):
             spent = self.spent
             for leaf in dropped:
                 spent = _joined(spent, leaf.generation)
+            if self.replaced is not None and self.replaced.generation in {leaf.generation for leaf in dropped}:
+                leaves.append(self.replaced)
+                changes = {"replaced": None} | changes
             changes = {"dropping": tuple(dict.fromkeys(leaves)), "spent": spent} | changes
         return self.model_copy(update=changes)
 

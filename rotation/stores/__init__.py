@@ -71,7 +71,9 @@ class Rewrapping(ABC):
     def rewrap(self, name: str, expected: Version, value: SecretValue) -> Version:
         """Replace the current version by the next revision of the same generation, if ``expected`` still is current.
 
-        Only where nothing is pending and nothing previous is left (:class:`~rotation.errors.Conflict`).
+        Only where nothing is pending and nothing previous is left (:class:`~rotation.errors.Conflict`). The version
+        that is replaced can be read until the next re-wrap, or until its generation is dropped: consumers name it until
+        they are deployed anew.
         """
 
 

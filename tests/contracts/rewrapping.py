@@ -55,6 +55,18 @@ class RewrappingContract(StoreHarness):
         store.discard(name, 1)
         assert self.shape(name) == Shape(current=2, pending=None, previous=None, rejected=False, revision=0)
 
+    def test_a_consumer_can_read_the_envelope_that_was_replaced_until_it_is_deployed_anew(self) -> None:
+        (store, rewrapping), name = self.rewrapping(), self.slot()
+        promoted(store, name, 1)
+        before = store.predict(name, 1)
+        for text in ("envelope 1", "envelope 2"):
+            replaced = store.read(name, before)
+            after = rewrapping.rewrap(name, before, SecretValue(text))
+            assert (store.read(name, before), store.read(name, after)) == (replaced, SecretValue(text))
+            before = after
+        promoted(store, name, 2)
+        assert store.read(name, before) == SecretValue("envelope 2")
+
     def test_rewrapping_waits_for_a_rotation_to_end(self) -> None:
         (store, rewrapping), name = self.rewrapping(), self.slot()
         two_pending(store, name)

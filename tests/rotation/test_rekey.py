@@ -33,6 +33,8 @@ from tests.fixtures.openbao import OpenBao, Proxy
 _numbers = itertools.count(1)
 GRACE = timedelta(minutes=5)
 ONE, TWO, PLAIN = "orders/api-token", "orders/webhook", "orders/plain"
+KV = "vault_kv"
+IN_EACH_STORE = pytest.mark.parametrize("estate", [KV, "aws_secrets_manager"], indirect=True)
 VALUE = SecretValue(f"{CANARY} of everybody")
 
 
@@ -68,9 +70,10 @@ class Estate:
     ``said`` is what the commands said. The runner's clock is ``later`` than the servers'.
     """
 
-    def __init__(self, folder: Path, proxy: Proxy, mount: str, key: str) -> None:
+    def __init__(self, folder: Path, proxy: Proxy, mount: str, key: str, store: Plugin) -> None:
         self.folder = folder
         self.proxy = proxy
+        self.store = store
         self.service = VaultTransit({"address": proxy.address, "mount": mount})
         self.key = key
         self.target = RecordingTarget()
@@ -79,6 +82,7 @@ class Estate:
         self.prefix = f"rekey-{next(_numbers)}"
         options = {"address": proxy.address, "mount": mount}
         keys = Plugin(kind="vault_transit", options=options)
+        aws = Plugin(kind="aws_kms", options={"region": "us-east-1"})
         self.manifest = Manifest(
             environment="test",
             order=0,
@@ -86,7 +90,7 @@ class Estate:
             pins=Path("pins.json"),
             keys={
                 "orders": Key(service=keys, reference=key),
-                "aws": Key(service=Plugin(kind="aws_kms"), reference="a"),
+                "aws": Key(service=aws, reference="alias/orders"),
             },
             secrets={name: self._secret(name) for name in (ONE, TWO, PLAIN)},
             consumers={"orders-api": self._consumer()},
@@ -101,7 +105,7 @@ class Estate:
         return Secret(
             name=name,
             stored_as=f"{self.prefix}/{name}",
-            store=Plugin(kind="aws_secrets_manager"),
+            store=self.store,
             credential=Plugin(kind="random_token"),
             strategy=Strategy.OVERLAPPING,
             key=None if name == PLAIN else "orders",
@@ -175,18 +179,26 @@ class Estate:
 
 @pytest.fixture
 def estate(
+    request: pytest.FixtureRequest,
     tmp_path: Path,
-    aws_environment: AwsApi,
     vault_environment: OpenBao,
     openbao_proxy: Proxy,
+    kv_mount: str,
     transit_mount: str,
 ) -> Iterator[Estate]:
-    aws_environment.clear_faults()
+    """An estate in the store that the test's parameter names, KV by default; only its keys are behind the proxy."""
     client: Any = vault_environment.client()
     client.secrets.transit.create_key("orders", derived=True, mount_point=transit_mount)
-    estate = Estate(tmp_path, openbao_proxy, transit_mount, "orders")
+    kind = getattr(request, "param", KV)
+    store = Plugin(kind=kind, options={"mount": kv_mount} if kind == KV else {})
+    api: AwsApi | None = None if kind == KV else request.getfixturevalue("aws_environment")
+    estate = Estate(tmp_path, openbao_proxy, transit_mount, "orders", store)
     for name in (ONE, TWO, PLAIN):
-        aws_environment.client("secretsmanager").create_secret(Name=estate.secret(name).stored_as)
+        slot = estate.secret(name).stored_as
+        if api is None:
+            client.secrets.kv.v2.update_metadata(slot, custom_metadata={"made-by": "a test"}, mount_point=kv_mount)
+        else:
+            api.client("secretsmanager").create_secret(Name=slot)
         estate.stage(name, 1)
         estate.promote(name, 1)
     estate.pin()
@@ -198,6 +210,7 @@ def estate(
 # Re-wrapping
 
 
+@IN_EACH_STORE
 def test_every_sealed_value_moves_to_the_new_material_in_one_call_and_nothing_is_unwrapped(estate: Estate) -> None:
     estate.rotate()
     estate.proxy.clear()
@@ -211,6 +224,8 @@ def test_every_sealed_value_moves_to_the_new_material_in_one_call_and_nothing_is
     current = estate.current(ONE)
     assert current is not None
     assert current.version_id in (estate.folder / "canary.yaml").read_text(encoding="utf-8")
+    before = estate.plugins.store(estate.secret()).predict(estate.secret().stored_as, 1)
+    assert estate.engine().custody.read(estate.secret(), before).value == VALUE
 
 
 def test_rewrapping_again_leaves_what_is_under_the_latest_material(estate: Estate) -> None:
@@ -245,12 +260,11 @@ def test_killed_between_two_secrets_a_rewrap_is_finished_by_the_next_run(estate:
     assert estate.target.applied == [[("orders-api", ring)] for ring in Ring]
 
 
-def test_a_sealed_server_leaves_every_envelope_and_the_deployment_as_they_were(
-    estate: Estate, vault_environment: OpenBao
-) -> None:
+def test_keys_that_cannot_be_reached_leave_every_envelope_and_the_deployment_as_they_were(estate: Estate) -> None:
     estate.rotate()
     before = [estate.current(name) for name in (ONE, TWO)]
-    with vault_environment.sealed(), pytest.raises(Unavailable):
+    estate.proxy.fault("answered", "/rewrap/", times=ATTEMPTS, status=503)
+    with pytest.raises(Unavailable):
         estate.rewrap()
     assert [estate.current(name) for name in (ONE, TWO)] == before
     assert estate.target.applied == []
@@ -259,6 +273,7 @@ def test_a_sealed_server_leaves_every_envelope_and_the_deployment_as_they_were(
 # Raising the minimum
 
 
+@IN_EACH_STORE
 def test_the_minimum_is_raised_once_nothing_older_is_left_and_the_grace_is_over(estate: Estate) -> None:
     estate.rotate()
     estate.rewrap()
@@ -331,25 +346,29 @@ def test_a_consumer_that_was_not_deployed_holds_the_minimum(estate: Estate) -> N
 
 
 def test_an_envelope_from_before_the_declaration_changed_is_seen_too(estate: Estate) -> None:
-    former = seal(VALUE, name=estate.secret(PLAIN).stored_as, generation=2, key=estate.key, service=estate.service)
-    plugins = estate.plugins
-    plugins.store(estate.secret(PLAIN)).stage(estate.secret(PLAIN).stored_as, 2, former)
-    estate.promote(PLAIN, 2)
-    plugins.store(estate.secret(PLAIN)).discard(estate.secret(PLAIN).stored_as, 1)
+    name = estate.secret(PLAIN).stored_as
+    former = seal(VALUE, name=name, generation=2, key=estate.key, service=estate.service)
+    store = estate.plugins.store(estate.secret(PLAIN))
+    store.stage(name, 2, former)
     secret = estate.secret(PLAIN).model_copy(update={"key": "orders"})
     estate.manifest = estate.manifest.model_copy(update={"secrets": estate.manifest.secrets | {PLAIN: secret}})
     estate.rotate()
     estate.rewrap()
     estate.later = GRACE
+    assert estate.raise_minimum() == {PLAIN: "a rotation is in flight"}
+    estate.promote(PLAIN, 2)
+    store.discard(name, 1)
     assert estate.raise_minimum() == {PLAIN: "it is sealed with material 1 of 2: re-wrap it (--rewrap-only)"}
     assert estate.versions() == MaterialVersions(latest=2, minimum=1)
 
 
-def test_a_foreign_value_in_a_sealed_secrets_place_holds_the_minimum(estate: Estate, aws_environment: AwsApi) -> None:
+def test_a_foreign_value_in_a_sealed_secrets_place_holds_the_minimum(
+    estate: Estate, vault_environment: OpenBao, kv_mount: str
+) -> None:
     estate.rotate()
     estate.rewrap()
-    aws_environment.client("secretsmanager").put_secret_value(
-        SecretId=estate.secret(TWO).stored_as, SecretString="by hand"
+    vault_environment.client().secrets.kv.v2.create_or_update_secret(
+        estate.secret(TWO).stored_as, {"value": "by hand"}, mount_point=kv_mount
     )
     estate.later = GRACE
     assert estate.raise_minimum() == {TWO: "it has no value of keyturn's"}
