@@ -3,13 +3,14 @@
 Where the key service keeps the older material apart (:class:`~rotation.keys.VersionedKeys`), it can be told not to use
 it any more. That is done on evidence alone, by :func:`raise_minimum`:
 
-- every version that the store keeps of every secret that the key seals has been read, and its wrapped key tells the
-  material that wrapped it: none is older than the new minimum;
+- the current, pending and previous version of every secret that the key seals has been read, and each wrapped key tells
+  the material that wrapped it: none is older than the new minimum;
 - nothing is in flight, and no previous generation is left: a rollback needs its envelope;
 - nothing changed in the store for the secret's grace, and a deployment finds nothing to change: no consumer still reads
   an envelope that was replaced.
 
-Only this environment's secrets can be looked at: what another environment seals with the same key is not seen.
+Only this environment's secrets can be looked at: what another environment seals with the same key is not seen, nor are
+copies that were made elsewhere. An administrator can lower a minimum again for as long as the key is not trimmed.
 """
 
 from __future__ import annotations
