@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, ClassVar
 
 from rotation.model import Acceptance, Credential, Leftover, Strategy, Usage
@@ -77,6 +78,22 @@ class HasAdministrator(ABC):
     def probe(self) -> None:
         """Raise Unavailable or Unauthorized when the target cannot be reached or refuses the administrator. Changes
         nothing."""
+
+
+class Expires(ABC):
+    """A kind whose values end by themselves."""
+
+    @abstractmethod
+    def renew_at(self, credential: Credential) -> datetime:
+        """When to replace it, well before its end, whatever its schedule says. Nothing is asked."""
+
+
+class HasPublicPart(ABC):
+    """A kind whose values have a part that everybody may see, and by which they are recognised in use."""
+
+    @abstractmethod
+    def public_part(self, credential: Credential) -> Mapping[str, str]:
+        """That part, by the names of its fields."""
 
 
 class WithoutTarget:
