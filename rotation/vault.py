@@ -109,7 +109,7 @@ class _Jwt(_Login):
             return {"role": self.role, "jwt": _from_file(self.token_file)}
         if self.token_variable is not None:
             return {"role": self.role, "jwt": _from_variable(self.token_variable)}
-        return {"role": self.role, "jwt": retrying(lambda: _from_github(self.audience))}
+        return {"role": self.role, "jwt": _from_github(self.audience)}
 
 
 class _AppRole(_Login):
@@ -390,10 +390,8 @@ class _Runner:
         proof = auth.proof()
         doing = f"log in at auth/{auth.mount}"
         # Vault answers 400 to a wrong role, secret id or JWT, and says in its message what is wrong with it.
-        reply = retrying(
-            lambda: self._call(
-                doing, "", lambda c: c.adapter.post(f"/v1/auth/{auth.mount}/login", json=proof), {400: Unauthorized}
-            )
+        reply = self._call(
+            doing, "", lambda c: c.adapter.post(f"/v1/auth/{auth.mount}/login", json=proof), {400: Unauthorized}
         )["auth"]
         return _Held.lasting(reply["client_token"], reply["lease_duration"], reply["renewable"])
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 import stamina
 
+from rotation import retries
 from rotation.errors import Conflict, KeyturnError, Unavailable
 from rotation.retries import retrying, until
 
@@ -47,6 +48,19 @@ def test_there_is_a_pause_before_another_try() -> None:
     started = time.monotonic()
     retrying(failing(1, Unavailable("busy")))
     assert 0.15 < time.monotonic() - started < 5
+
+
+def test_the_pause_is_the_one_that_the_server_asks_for() -> None:
+    started = time.monotonic()
+    retrying(failing(1, Unavailable("busy", retry_after=2)))
+    assert 1.9 < time.monotonic() - started < 8
+
+
+def test_no_server_makes_anyone_wait_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "_LONGEST_PAUSE", 0.1)
+    started = time.monotonic()
+    retrying(failing(1, Unavailable("busy", retry_after=3600)))
+    assert time.monotonic() - started < 5
 
 
 def test_looking_ends_when_it_shows() -> None:
