@@ -53,7 +53,7 @@ from rotation.errors import DeclarationError, TargetError, Unauthorized, Unavail
 from rotation.model import Acceptance, Credential, Leftover, Strategy, Usage
 from rotation.options import parse as options_of
 from rotation.postgresql import APPLICATION_NAME, Connection, Login, Transport, connect, parse, privileges, transaction
-from rotation.postgresql.roles import Record, Roles
+from rotation.postgresql.roles import Record, Roles, refuse_superseded
 from rotation.secret_value import SecretValue
 
 PASSWORD_ALPHABET = string.ascii_letters + string.digits  # safe in URLs and connection strings as it is
@@ -111,7 +111,8 @@ class PostgresUser(
         login = self._login(new)
         with self._roles() as roles:
             record = roles.find(login.username)
-            _refuse_superseded(login.username, record, new, current)
+            if record is not None:
+                refuse_superseded(f"user {login.username}", record, new, current)
             if record is not None and self.check(new) is Acceptance.ACCEPTED:
                 if record.generation != new.generation:
                     roles.remember(login.username, record.installed_as(new.generation), lenient=self._is_adopted(login))
@@ -258,13 +259,3 @@ class PostgresUser(
                 f"{login.username} is keyturn's own administrator, so it is not revoked",
                 "Give the application, or keyturn, a user of its own.",
             )
-
-
-def _refuse_superseded(username: str, record: Record | None, new: Credential, current: Credential | None) -> None:
-    if record is None or record.admits(new.generation, None if current is None else current.generation):
-        return
-    raise TargetError(
-        f"generation {new.generation} of {new.secret} is superseded: the user {username} has seen generation"
-        f" {record.spent} since ({record.state}: {record.generation})",
-        "Run the command again: it starts from what is there now.",
-    )

@@ -10,6 +10,7 @@ from psycopg import sql
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rotation.errors import TargetError
+from rotation.model import Credential
 from rotation.postgresql import APPLICATION_NAME, Connection, Login
 
 _REMARK = re.compile(r"\n?keyturn: (\{[^\n]*\})\s*\Z")
@@ -47,6 +48,17 @@ class Record(BaseModel):
     def without(self, generation: int) -> Record:
         """The same, where a generation that is not installed never will be."""
         return self.model_copy(update={"spent": max(self.spent, generation)})
+
+
+def refuse_superseded(whom: str, record: Record, new: Credential, current: Credential | None) -> None:
+    """Raise :class:`TargetError` where a generation may not be installed for ``whom`` ("user orders_a") any more."""
+    if record.admits(new.generation, None if current is None else current.generation):
+        return
+    raise TargetError(
+        f"generation {new.generation} of {new.secret} is superseded: the {whom} has seen generation {record.spent}"
+        f" since ({record.state}: {record.generation})",
+        "Run the command again: it starts from what is there now.",
+    )
 
 
 class Roles:
