@@ -15,8 +15,8 @@ from hvac.exceptions import Forbidden
 from modules import vault_policies as policies
 from rotation import vault
 from rotation.errors import Unauthorized
+from rotation.secret_value import SecretValue
 from rotation.stores.vault_kv import VALUE_BYTES, VaultKv
-from tests.contracts.rewrapping import RewrappingContract
 from tests.contracts.secret_store import SecretStoreContract
 from tests.contracts.staging import promoted, text_of, two_current
 from tests.fixtures.openbao import OpenBao, Proxy
@@ -58,7 +58,7 @@ def runners(proxy: Proxy, mounted: str) -> Iterator[Iterator[VaultKv]]:
     made[0]._vault.session.close()
 
 
-class TestVaultKvWithTheRunnersPolicy(Harness, SecretStoreContract, RewrappingContract):
+class TestVaultKvWithTheRunnersPolicy(Harness, SecretStoreContract):
     value_bytes = VALUE_BYTES
     bad_names = ("",)
     names = iter(NAMES)
@@ -69,6 +69,20 @@ class TestVaultKvWithTheRunnersPolicy(Harness, SecretStoreContract, RewrappingCo
 
     def slot(self) -> str:
         return self.slot_named(next(self.names))
+
+    def test_it_can_rewrap_a_value_and_take_back_what_was_deleted(self) -> None:
+        store, name = self.open(), self.slot()
+        promoted(store, name, 1)
+        store.rewrap(name, store.predict(name, 1), SecretValue("another envelope"))
+        for leaf in ("ledger", "g1-r1"):
+            self.kv.delete_latest_version_of_secret(f"_rotation/{name}/{leaf}", mount_point=self.mount)
+        assert store.read(name) == SecretValue("another envelope")
+
+    def test_it_can_go_on_without_a_ledger(self) -> None:
+        store, name = self.open(), self.slot()
+        promoted(store, name, 7)
+        self.kv.delete_metadata_and_all_versions(f"_rotation/{name}/ledger", mount_point=self.mount)
+        assert store.observe([name])[name].highest == 7
 
     # what the runner may not do
 
