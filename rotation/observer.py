@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 
-from rotation.credentials import ReportsUsage
+from rotation.credentials import HasPublicPart, ReportsUsage
 from rotation.custody import Custody
 from rotation.errors import KeyturnError, Unavailable
 from rotation.journal import Journal, Note
-from rotation.manifest import Consumer, Manifest, Secret
+from rotation.manifest import Consumer, ConsumerRing, Manifest, Secret
 from rotation.model import (
     Acceptance,
     Act,
@@ -29,7 +30,7 @@ from rotation.model import (
 )
 from rotation.pins import Pins
 from rotation.plugins import Plugins
-from rotation.signals import ReportsRunning
+from rotation.signals import Recognises, ReportsRunning, Signal
 
 _EVER = datetime.min.replace(tzinfo=UTC)
 Deployed = Mapping[Place, Mapping[str, int]]
@@ -87,6 +88,26 @@ class Observer:
 
         members = list(secrets)
         return dict(zip((s.name for s in members), executor.map(one, members), strict=True))
+
+    def signals(self, secret: Secret, view: StoreView, ring: ConsumerRing) -> list[Signal]:
+        """The signals of a ring that have something to say of a secret; what they need to know of it, they know."""
+        return [
+            signal.knowing(self._public_parts(secret, view)) if isinstance(signal, Recognises) else signal
+            for signal in self._plugins.signals(ring)
+            if not isinstance(signal, Recognises) or signal.secret == secret.name
+        ]
+
+    def _public_parts(self, secret: Secret, view: StoreView) -> dict[int, Mapping[str, str]]:
+        """The public parts of a secret's generations; without those that cannot be read now."""
+        kind = self._plugins.kind(secret)
+        parts: dict[int, Mapping[str, str]] = {}
+        if not isinstance(kind, HasPublicPart):
+            return parts
+        for version in filter(None, (view.previous, view.current, view.pending)):
+            with suppress(KeyturnError):
+                credential = self._custody.read(secret, version)
+                parts[credential.generation] = kind.public_part(credential)
+        return parts
 
     def _observe(self, secret: Secret, scene: Scene, *, retire: bool, outside: bool) -> Observation:
         view = scene.stored[secret.name]
@@ -169,7 +190,7 @@ class Observer:
             idle = Verdict(Health.GOOD, ("not deployed yet",))
             return RingView(consumer.name, ring, pinned, pinned, pinned, since=_EVER, verdict=idle)
         deployed = scene.deployed.get((consumer.name, ring), {}).get(secret.name)
-        signals = self._plugins.signals(consumer.rings[ring])
+        signals = self.signals(secret, scene.stored[secret.name], consumer.rings[ring])
         reporters = [signal for signal in signals if isinstance(signal, ReportsRunning)]
         running = agreed(reporters, secret.name) if reporters else deployed
         place = f"{consumer.name}/{ring}"

@@ -88,11 +88,11 @@ def _compare(consumer: Consumer, ring: Ring, scene: Scene) -> Iterator[Finding]:
     views = {name: scene.stored.get(name) for name in consumer.secrets}
     if any(view is None or view.current is None for view in views.values()):
         return  # a store's trouble, or a consumer that is not deployed yet: nothing here is to be compared
-    signals = scene.engine.plugins.signals(consumer.rings[ring])
-    reporters = [signal for signal in signals if isinstance(signal, ReportsRunning)]
     for name, view in sorted(views.items()):
         if view is None:
             continue
+        signals = scene.engine.observer.signals(scene.engine.manifest.secrets[name], view, consumer.rings[ring])
+        reporters = [signal for signal in signals if isinstance(signal, ReportsRunning)]
         spot = _Spot(consumer, ring, name, view, scene)
         yield from _pin(spot)
         if scene.deployed is not None:

@@ -26,3 +26,14 @@ class ReportsRunning(ABC):
     @abstractmethod
     def running(self, secret: str) -> int | None:
         """The generation that every instance of the ring uses; None when they differ or cannot be asked."""
+
+
+class Recognises(ABC):
+    """A signal that sees the public part of one secret's values in use, and tells generations apart by that. It says
+    nothing of the consumer's other secrets than its ``secret``."""
+
+    secret: str
+
+    @abstractmethod
+    def knowing(self, parts: Mapping[int, Mapping[str, str]]) -> Signal:
+        """This signal, with the public parts of the generations that there are."""

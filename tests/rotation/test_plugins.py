@@ -53,6 +53,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (DeployTarget, "terraform"),
         (Signal, "http_health"),
         (Signal, "log_file"),
+        (Signal, "tls_endpoint"),
     ],
 )
 def test_every_plugin_is_found_by_its_files_name(family: type[object], kind: str) -> None:
@@ -68,7 +69,9 @@ def test_a_new_file_is_a_new_plugin(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["no_such", "../stores/aws_secrets_manager", "os", "", "__init__", "log_file.py", "."])
 def test_what_is_no_file_of_the_family_is_refused_and_told_what_there_is(kind: str) -> None:
-    with pytest.raises(DeclarationError, match=r"rotation.signals has no .* \(it has: http_health, log_file\)"):
+    with pytest.raises(
+        DeclarationError, match=r"rotation.signals has no .* \(it has: http_health, log_file, tls_endpoint\)"
+    ):
         load(Signal, kind)
 
 
