@@ -170,6 +170,22 @@ def test_a_project_that_never_started_it_has_no_status_no_variables_and_nothing_
     assert caught.value.remedy == "Run `keyturn local up`."
 
 
+def test_local_vault_has_addresses_once_it_was_asked_for_and_local_keeps_its_own(tmp_path: Path) -> None:
+    before = environment._choose(tmp_path)
+    with pytest.raises(LocalError, match="local-vault has not been started") as caught:
+        environment.applications(tmp_path, environment.VAULT)
+    assert caught.value.remedy == "Run `keyturn local up -e local-vault`."
+    assert "VAULT_ADDR" not in environment_variables(tmp_path)
+    after = environment._with_vault(tmp_path, before)
+    assert after.vault is not None
+    assert environment_variables(tmp_path)["VAULT_ADDR"] == after.vault.openbao
+    assert environment.applications(tmp_path, environment.LOCAL) == before.applications
+    assert environment.applications(tmp_path, environment.VAULT) == after.vault.applications
+    added = ["openbao", "local-vault-orders-api-canary", "local-vault-orders-api-stable"]
+    assert [service.name for service in status(tmp_path)] == [*NAMES, *added]
+    assert len({service.address for service in status(tmp_path)}) == len(NAMES) + len(added)
+
+
 def test_damaged_endpoints_are_told_with_a_way_out(tmp_path: Path) -> None:
     path = tmp_path / ".keyturn/local/endpoints.json"
     path.parent.mkdir(parents=True)
@@ -180,7 +196,9 @@ def test_damaged_endpoints_are_told_with_a_way_out(tmp_path: Path) -> None:
 
 
 def test_purge_removes_the_data_and_what_refers_to_it_and_nothing_else(tmp_path: Path) -> None:
-    gone = ["stacks/pins/local.json", "stacks/config/rendered/local/canary/a.yaml", ".keyturn/local/aws/state"]
+    gone = [".keyturn/local/aws/state"]
+    for name in (environment.LOCAL, environment.VAULT):
+        gone += [f"stacks/pins/{name}.json", f"stacks/config/rendered/{name}/canary/a.yaml"]
     kept = ["stacks/pins/staging.json", "stacks/config/rendered/staging/canary/a.yaml", "stacks/config/a.yaml.j2"]
     for name in (*gone, *kept):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
