@@ -45,11 +45,11 @@ def provision(client: hvac.Client, stacks: Iterable[Mapping[str, Any]]) -> tuple
 
 
 def _resolved(resource: Arguments, mounts: Mapping[str, str]) -> dict[str, Any]:
-    """The arguments with the paths of mounts, and without the CDK's own."""
+    """The arguments with the paths of mounts, and without the CDK's and Terraform's own."""
     return {
         name: _text(value, mounts) if isinstance(value, str) else value
         for name, value in resource.items()
-        if name != "//"
+        if name not in {"//", "lifecycle"}
     }
 
 
