@@ -239,7 +239,22 @@ class Vault:
 
 
 class _Adapter(JSONAdapter):  # type: ignore[misc]  # hvac has no types
-    """hvac's own, with what it leaves out: an error's HTTP status, and that a 200 without JSON is no answer."""
+    """hvac's own, with what it leaves out: an error's HTTP status, and that a 200 without JSON is no answer.
+
+    Each thread has its own token: else a call could go out with one that another thread has just seen refused.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._of_thread = threading.local()
+        super().__init__(*args, **kwargs)
+
+    @property
+    def token(self) -> str:
+        return getattr(self._of_thread, "token", "")
+
+    @token.setter
+    def token(self, token: str) -> None:
+        self._of_thread.token = token
 
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
         answer = super().request(method, url, *args, **kwargs)

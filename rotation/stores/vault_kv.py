@@ -330,11 +330,13 @@ class VaultKv(SecretStore, Rewrapping):
         """End what is moving: write the secret's own path, and note it. What is seen then may be another's doing."""
         move = seen.ledger.moving
         if move is not None and seen.entry.version == move.base:
-            fields = self._read(self._path(seen.name, move.leaf))
             try:
+                fields = self._read(self._path(seen.name, move.leaf))
                 version, created = self._write(seen.name, fields, move.base)
-            except _Refused:
+            except (_Refused, _Missing):  # the leaf of what others have promoted, and dropped since, is gone
                 seen = self._look(seen.name)
+                if seen.ledger.moving == move and seen.entry.version == move.base:
+                    raise
             else:
                 entry = replace(seen.entry, version=version, created=created, deleted=False)
                 seen = replace(seen, entry=entry, ledger=seen.ledger.moved(version, created))

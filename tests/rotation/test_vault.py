@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -249,6 +250,21 @@ def test_a_token_that_was_revoked_is_replaced_within_the_call(
     openbao.client().sys.revoke_prefix("auth/approle")
     assert read(connection) == "there"
     assert openbao_proxy.calls["POST /v1/auth/approle/login"] == 2
+
+
+def test_threads_whose_token_is_revoked_under_them_all_go_on(
+    openbao: OpenBao,
+    openbao_proxy: Proxy,
+    approle: dict[str, str],
+    opened: Opened,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connection = approle_runner(openbao, openbao_proxy.address, approle, opened, monkeypatch)
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(4):
+            openbao.client().sys.revoke_prefix("auth/approle")
+            assert list(pool.map(lambda _: read(connection), range(24))) == ["there"] * 24
+    assert openbao_proxy.calls["POST /v1/auth/approle/login"] <= 5
 
 
 def test_a_denial_with_a_good_token_is_told_at_once_and_without_a_new_login(
