@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import hvac
+import requests
 from hvac.exceptions import InvalidPath, VaultError
 
 from rotation.deploy import STACK_FILE, alone, synth
+from rotation.errors import LocalError
 from rotation.local import environment, openbao
 from rotation.local.postgresql import write_private
 from rotation.local.vault_declared import provision as put_in_place
@@ -28,13 +30,22 @@ _PERIOD = "768h"  # a token ends when it is not renewed, by whoever uses it or t
 
 
 def provision(project: Path, address: str, administrator: SecretValue) -> None:
-    """Make what is declared, the database administrator's login as a secret, and the two tokens. Idempotent."""
+    """Make what is declared, the database administrator's login as a secret, and the two tokens. Idempotent.
+
+    Raises :class:`LocalError` for what cannot be synthesized or is refused.
+    """
     root = hvac.Client(address, token=openbao.custody(project / ".keyturn/local/openbao").root_token, timeout=30)
     policies = put_in_place(root, _declared(project))
-    _keep(root, environment.VAULT_ADMINISTRATOR, administrator)
-    _give_token(root, project / environment.RUNNER_TOKEN, [_RUNNER])
     reads = [policy for policy in policies if policy != _RUNNER]
-    _give_token(root, project / environment.APPLICATION_TOKEN, reads)
+    try:
+        _keep(root, environment.VAULT_ADMINISTRATOR, administrator)
+        _give_token(root, project / environment.RUNNER_TOKEN, [_RUNNER])
+        _give_token(root, project / environment.APPLICATION_TOKEN, reads)
+    except (VaultError, requests.RequestException) as error:
+        what = f"the embedded OpenBao refused the administrator's login or a token: {type(error).__name__}"
+    else:
+        return
+    raise LocalError(what)  # out here, so that an error that knows the request is not its context
 
 
 def _declared(project: Path) -> list[dict[str, Any]]:

@@ -256,3 +256,24 @@ def test_the_runner_can_do_its_work_on_a_real_server_and_nothing_else(openbao: O
         ):
             with pytest.raises(hvac.exceptions.Forbidden):
                 forbidden()
+
+
+def test_a_reader_reads_its_secret_on_a_real_server_and_nothing_else(openbao: OpenBao) -> None:
+    stack = _stack(vault())
+    ManagedSecret(stack, vault(), ESTATE.secrets[0], pace=PACE, recovery_days=7)
+    rules: str = only(stack, "vault_policy")["policy"]
+    with _mounts(openbao) as root, openbao.policy(rules) as token:
+        for name in ("orders/db", "_rotation/orders/db/g1", "orders/db-admin", "orders/token"):
+            root.secrets.kv.v2.create_or_update_secret(name, {"value": "one"}, mount_point=MOUNT)
+        kv = openbao.client(token).secrets.kv.v2
+        for name in ("orders/db", "_rotation/orders/db/g1"):
+            assert kv.read_secret(name, mount_point=MOUNT, raise_on_deleted_version=True)
+        for forbidden in (
+            lambda: kv.read_secret("orders/db-admin", mount_point=MOUNT, raise_on_deleted_version=True),
+            lambda: kv.read_secret("orders/token", mount_point=MOUNT, raise_on_deleted_version=True),
+            lambda: kv.create_or_update_secret("orders/db", {"value": "x"}, mount_point=MOUNT),
+            lambda: kv.create_or_update_secret("_rotation/orders/db/g1", {"value": "x"}, mount_point=MOUNT),
+            lambda: kv.delete_metadata_and_all_versions("orders/db", mount_point=MOUNT),
+        ):
+            with pytest.raises(hvac.exceptions.Forbidden):
+                forbidden()

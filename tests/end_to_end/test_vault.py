@@ -1,0 +1,132 @@
+"""The environment local-vault: the same rotations, with secrets and keys in OpenBao and a token that can do no more."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hvac
+import hvac.exceptions
+import pytest
+
+from rotation.local import environment, openbao, providers
+from rotation.local.leaks import Leaks
+from rotation.local.load import Load, Probe
+from rotation.local.vault_environment import MOUNT
+from rotation.model import Ring
+from tests.fixtures.project import SECRET, TOKEN, Project, copy_declarations, edit
+
+pytestmark = pytest.mark.timeout(600)
+
+_PACE = {"bake": (4, 1), "settle": (2, 0.5), "patience": (10, 8), "grace": (3, 1)}
+
+
+@pytest.fixture(scope="module")
+def on_vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A project whose local-vault is deployed and has its first values; in the end nothing holds a value."""
+    folder = tmp_path_factory.mktemp("on-vault")
+    copy_declarations(folder)
+    for name, (declared, short) in _PACE.items():
+        old, new = (f"{name}=timedelta(seconds={seconds})" for seconds in (declared, short))
+        edit(folder / "stacks/environments.py", old, new)
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    bare = kept | {"KEYTURN_WAIT": "120", "KEYTURN_ENVIRONMENT": environment.VAULT}
+    starting = Project(folder, bare)
+    try:
+        starting.run("local", "up")
+        variables = bare | environment.environment_variables(folder) | providers.tool_environment(folder)
+        project = Project(folder, variables, starting.transcript)
+        assert project.synth().code == 0
+        project.run("deploy")
+        project.run("rotate", "--initialize")
+        assert Load(folder, environment.VAULT).await_traffic(), "the application serves no queries"
+        yield project
+        with pytest.MonkeyPatch.context() as patched:
+            project.enter(patched)
+            patched.chdir(folder)  # the runner's token is named relative to it
+            report = Leaks(folder, environment.VAULT).search(project.transcript)
+        assert report.values > 5
+        assert not report.found, f"values are in {report.found}"
+    finally:
+        starting.run("local", "down", "--purge")
+
+
+def _client(project: Project, token: str) -> hvac.Client:
+    return hvac.Client(project.variables["VAULT_ADDR"], token=token, timeout=30)
+
+
+def test_a_killed_rotation_is_finished_under_load_without_a_failed_query(on_vault: Project) -> None:
+    load = Load(on_vault.path, environment.VAULT)
+    before, failed = on_vault.status()["current"], load.failed()
+    with pytest.MonkeyPatch.context() as patched:
+        on_vault.enter(patched)
+        patched.chdir(on_vault.path)
+        probe = Probe(on_vault.path, SECRET, environment.VAULT)
+        probe.start()
+        try:
+            with on_vault.start("rotate", SECRET) as runner:
+                assert runner.stdout is not None
+                for line in runner.stdout:
+                    if "deploy canary" in line:
+                        break
+                os.kill(runner.pid, signal.SIGKILL)
+            on_vault.run("rotate", SECRET)
+        finally:
+            probe.stop()
+    assert probe.failed == 0, probe.last_error
+    assert probe.logins > 0
+    assert load.failed() == failed
+    row = on_vault.status()
+    assert (row["current"], row["pending"], row["previous"]) == (before + 1, None, before)
+    assert {ring: load.generation(ring, SECRET) for ring in Ring} == dict.fromkeys(Ring, before + 1)
+    on_vault.run("retire", SECRET)
+    assert on_vault.status()["previous"] is None
+
+
+def test_the_application_s_token_reads_what_it_is_pinned_to_and_nothing_else(on_vault: Project) -> None:
+    kv = _client(on_vault, (on_vault.path / environment.APPLICATION_TOKEN).read_text(encoding="utf-8")).secrets.kv.v2
+    current = on_vault.status()["current"]
+    login = kv.read_secret(f"_rotation/{SECRET}/g{current}", mount_point=MOUNT, raise_on_deleted_version=True)
+    assert login["data"]["data"].keys() >= {"username", "password"}
+    _are_refused(
+        lambda: kv.read_secret(environment.VAULT_ADMINISTRATOR, mount_point=MOUNT, raise_on_deleted_version=True),
+        lambda: kv.create_or_update_secret(SECRET, {"value": "x"}, mount_point=MOUNT),
+        lambda: kv.delete_metadata_and_all_versions(TOKEN, mount_point=MOUNT),
+    )
+
+
+def test_the_runner_s_token_can_neither_change_policies_nor_reach_other_secrets(on_vault: Project) -> None:
+    runner = _client(on_vault, (on_vault.path / environment.RUNNER_TOKEN).read_text(encoding="utf-8"))
+    kv = runner.secrets.kv.v2
+    _are_refused(
+        runner.sys.list_policies,
+        runner.sys.list_mounted_secrets_engines,
+        runner.auth.token.create,
+        lambda: kv.create_or_update_secret("billing/db", {"value": "x"}, mount_point=MOUNT),
+        lambda: kv.create_or_update_secret(environment.VAULT_ADMINISTRATOR, {"value": "x"}, mount_point=MOUNT),
+        lambda: runner.secrets.transit.delete_key("orders", mount_point=f"{MOUNT}-transit"),
+    )
+
+
+def _are_refused(*calls: Callable[[], Any]) -> None:
+    for call in calls:
+        with pytest.raises(hvac.exceptions.Forbidden):
+            call()
+
+
+def test_a_second_up_keeps_tokens_and_ports_and_a_third_replaces_a_token_that_was_revoked(on_vault: Project) -> None:
+    path: Path = on_vault.path / environment.RUNNER_TOKEN
+    before = path.read_text(encoding="utf-8")
+    on_vault.run("local", "up")
+    assert path.read_text(encoding="utf-8") == before
+    _client(on_vault, before).auth.token.lookup_self()
+    keys = openbao.custody(on_vault.path / ".keyturn/local/openbao")
+    _client(on_vault, keys.root_token).auth.token.revoke(before)
+    assert "Vault" in on_vault.run("rotate", SECRET, expect=1).stderr
+    on_vault.run("local", "up")
+    assert path.read_text(encoding="utf-8") != before
+    assert path.stat().st_mode & 0o777 == 0o600
+    on_vault.run("status")
