@@ -1,8 +1,8 @@
 """Version 2 of the KV engine of HashiCorp Vault and OpenBao.
 
 A secret's slot is its metadata: ``<mount>/metadata/<name>`` must be there, with or without a version (a write of
-``custom_metadata``, even of an empty one, makes it). Ordinary consumers read ``<mount>/data/<name>``. What keyturn keeps
-lies beside it, below ``_rotation/<name>/``:
+``custom_metadata``, even of an empty one, makes it). Ordinary consumers read ``<mount>/data/<name>``. What keyturn
+keeps lies beside it, below ``_rotation/<name>/``:
 
 - ``g42``: generation 42, from when it is staged until it is dropped; ``g42-r1`` is its re-wrap 1. Its path is its
   version id, so a consumer's configuration can name it while it is pending, and it stays right after the promotion.
