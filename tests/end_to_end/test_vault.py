@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import hvac
-import hvac.exceptions
 import pytest
 
 from rotation.local import environment, openbao, providers
@@ -17,6 +15,7 @@ from rotation.local.leaks import Leaks
 from rotation.local.load import Load, Probe
 from rotation.local.vault_environment import MOUNT
 from rotation.model import Ring
+from tests.fixtures.openbao import are_forbidden
 from tests.fixtures.project import SECRET, TOKEN, Project, copy_declarations, edit
 
 pytestmark = pytest.mark.timeout(600)
@@ -91,7 +90,7 @@ def test_the_application_s_token_reads_what_it_is_pinned_to_and_nothing_else(on_
     current = on_vault.status()["current"]
     login = kv.read_secret(f"_rotation/{SECRET}/g{current}", mount_point=MOUNT, raise_on_deleted_version=True)
     assert login["data"]["data"].keys() >= {"username", "password"}
-    _are_refused(
+    are_forbidden(
         lambda: kv.read_secret(environment.VAULT_ADMINISTRATOR, mount_point=MOUNT, raise_on_deleted_version=True),
         lambda: kv.create_or_update_secret(SECRET, {"value": "x"}, mount_point=MOUNT),
         lambda: kv.delete_metadata_and_all_versions(TOKEN, mount_point=MOUNT),
@@ -101,7 +100,7 @@ def test_the_application_s_token_reads_what_it_is_pinned_to_and_nothing_else(on_
 def test_the_runner_s_token_can_neither_change_policies_nor_reach_other_secrets(on_vault: Project) -> None:
     runner = _client(on_vault, (on_vault.path / environment.RUNNER_TOKEN).read_text(encoding="utf-8"))
     kv = runner.secrets.kv.v2
-    _are_refused(
+    are_forbidden(
         runner.sys.list_policies,
         runner.sys.list_mounted_secrets_engines,
         runner.auth.token.create,
@@ -109,12 +108,6 @@ def test_the_runner_s_token_can_neither_change_policies_nor_reach_other_secrets(
         lambda: kv.create_or_update_secret(environment.VAULT_ADMINISTRATOR, {"value": "x"}, mount_point=MOUNT),
         lambda: runner.secrets.transit.delete_key("orders", mount_point=f"{MOUNT}-transit"),
     )
-
-
-def _are_refused(*calls: Callable[[], Any]) -> None:
-    for call in calls:
-        with pytest.raises(hvac.exceptions.Forbidden):
-            call()
 
 
 def test_a_second_up_keeps_tokens_and_ports_and_a_third_replaces_a_token_that_was_revoked(on_vault: Project) -> None:
