@@ -66,7 +66,8 @@ from rotation.credentials import (
     ReadSecret,
     ReportsUsage,
 )
-from rotation.errors import Conflict, DeclarationError, TargetError, Unauthorized, Unavailable
+from rotation.errors import DeclarationError, TargetError, Unauthorized, Unavailable
+from rotation.kv_document import Document
 from rotation.model import Acceptance, Credential, Strategy, Usage
 from rotation.options import parse
 from rotation.postgresql import APPLICATION_NAME, Login, Transport, privileges
@@ -77,7 +78,6 @@ from rotation.vault import Connection, connect
 
 LEAST_PERIOD = 365 * 24 * 60 * 60  # seconds
 _TURN_SECONDS = 20.0  # that another run gets to rotate: a call lasts 15 s at most
-_ROUNDS = 12  # in which a note may lose against others before it is given up
 _Path = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$")]
 _Role = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
 
@@ -158,17 +158,6 @@ class _Kept:
     rotated: str
 
 
-class _Missing(TargetError):
-    """Vault has nothing at that path."""
-
-
-class _Lost(TargetError):
-    """Another runner wrote first."""
-
-
-_REFUSALS: Mapping[int, type[TargetError]] = {404: _Missing}
-
-
 class VaultDatabaseRole(CredentialKind, ReportsUsage, ComparesPrivileges, HasAdministrator, DescribesOperations):
     """Options: ``roles`` (one static role, or two), ``host``, ``port`` and ``dbname`` of the PostgreSQL database,
     ``sslmode``, ``sslrootcert`` (a file); ``mount`` of the database engine, ``ledger`` (the mount of a KV engine,
@@ -212,13 +201,13 @@ class VaultDatabaseRole(CredentialKind, ReportsUsage, ComparesPrivileges, HasAdm
                 return note.turned_by(run, value, note.turning.before)
             return note.installed(new.generation, value, self._rotate(role, note.turning.before))
 
-        self._settle(role, step)
+        self._ledger(role).change(step)
 
     def check(self, credential: Credential) -> Acceptance:
         value = self._parse(credential)
         role = self._role(value)
         try:
-            note, kept = self._note(role)[0], self._kept(role)
+            note, kept = self._ledger(role).read(), self._kept(role)
             if not note.stands_for(value, kept.rotated):
                 return Acceptance.DENIED
         except (Unavailable, Unauthorized):  # it is the runner that Vault refuses
@@ -241,7 +230,7 @@ class VaultDatabaseRole(CredentialKind, ReportsUsage, ComparesPrivileges, HasAdm
                 self._rotate(role, rotated)
             return note.revoked(old.generation)
 
-        note = self._settle(role, step)
+        note = self._ledger(role).change(step)
         if end_sessions and note == note.revoked(old.generation):
             with postgresql.transaction(self._kept(role).login, self._transport) as connection:
                 connection.execute(
@@ -274,7 +263,7 @@ class VaultDatabaseRole(CredentialKind, ReportsUsage, ComparesPrivileges, HasAdm
     def probe(self) -> None:
         for role in self._options.roles:
             self._refuse_own_schedule(role)
-            self._note(role)
+            self._ledger(role).read()
 
     def operations(self, new: int, current: int | None) -> tuple[str, ...]:
         roles = self._options.roles
@@ -340,7 +329,7 @@ class VaultDatabaseRole(CredentialKind, ReportsUsage, ComparesPrivileges, HasAdm
                 return rotated
             # Quiet: what Vault quotes of the database's error may quote the statement, with the password.
             self._vault.ask_once(
-                lambda c: c.adapter.post(f"/v1/{path}"), f"call {path}", _REFUSALS, TargetError, quiet=True
+                lambda c: c.adapter.post(f"/v1/{path}"), f"call {path}", otherwise=TargetError, quiet=True
             )
             return self._kept(role).rotated
 
@@ -350,7 +339,7 @@ class VaultDatabaseRole(CredentialKind, ReportsUsage, ComparesPrivileges, HasAdm
         """Give the run that is to rotate the role the time for it; one that died needs none, but who can tell."""
 
         def look() -> bool:
-            return self._note(role)[0] != note or self._kept(role).rotated != turning.before
+            return self._ledger(role).read() != note or self._kept(role).rotated != turning.before
 
         with suppress(Unavailable):
             until(look, bool, what=f"the rotation of the static role {role}", seconds=_TURN_SECONDS)
@@ -366,64 +355,10 @@ class VaultDatabaseRole(CredentialKind, ReportsUsage, ComparesPrivileges, HasAdm
                 "Give the role a rotation_period of years (87600h): keyturn rotates it, by its own schedule.",
             )
 
-    # the ledger
+    def _ledger(self, role: str) -> Document[_Note]:
+        path = f"_keyturn/{self._options.mount}/{role}"
+        return Document(self._vault, self._options.ledger, path, _Note)
 
-    def _settle(self, role: str, step: Callable[[_Note], _Note]) -> _Note:
-        """Take steps until one leaves the role's note as it is, and return that. Each looks at the role anew after the
-        note was read, so whoever writes last has seen the last rotation."""
-        for _ in range(_ROUNDS):
-            note, version = self._note(role)
-            then = step(note)
-            if then == note:
-                return note
-            self._write(role, then, version)
-        raise Conflict(
-            f"what keyturn notes of the static role {role} changes all the time",
-            f"If {self._options.ledger}/{self._path(role)} was deleted, take it back: `vault kv undelete`.",
-        )
-
-    def _note(self, role: str) -> tuple[_Note, int]:
-        """What is noted of a role, and as which version; an empty note and 0 where there is none."""
-        path = self._path(role)
-        try:
-            found = self._ask(
-                f"read {self._options.ledger}/{path}",
-                lambda c: c.secrets.kv.v2.read_secret_version(
-                    path, mount_point=self._options.ledger, raise_on_deleted_version=True
-                ),
-            )["data"]
-        except _Missing:
-            return _Note(), 0
-        try:
-            return _Note.model_validate(found["data"]), found["metadata"]["version"]
-        except ValidationError as error:
-            raise TargetError(
-                f"what keyturn noted of the static role {role} was changed",
-                f"Go back to an earlier version of {self._options.ledger}/{path}: `vault kv rollback`.",
-            ) from error
-
-    def _write(self, role: str, note: _Note, version: int) -> None:
-        """Write a note after this version. Where another runner was faster nothing is written: look again."""
-        path = self._path(role)
-        try:
-            self._ask(
-                f"write {self._options.ledger}/{path}",
-                lambda c: c.secrets.kv.v2.create_or_update_secret(
-                    path, note.model_dump(mode="json"), cas=version, mount_point=self._options.ledger
-                ),
-                {400: _Lost, 404: _Missing},
-            )
-        except _Lost:
-            return
-
-    def _path(self, role: str) -> str:
-        return f"_keyturn/{self._options.mount}/{role}"
-
-    def _ask(
-        self,
-        doing: str,
-        call: Callable[[hvac.Client], Any],
-        refusals: Mapping[int, type[TargetError]] | None = None,
-    ) -> dict[str, Any]:
-        answer: dict[str, Any] = self._vault.ask(call, doing, refusals or _REFUSALS, TargetError)
+    def _ask(self, doing: str, call: Callable[[hvac.Client], Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = self._vault.ask(call, doing, otherwise=TargetError)
         return answer
