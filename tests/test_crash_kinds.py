@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -21,6 +21,7 @@ from rotation.manifest import Manifest, Plugin, Secret
 from rotation.model import Acceptance, Act, Done, Ending, Strategy
 from rotation.plugins import Plugins
 from tests.fixtures.aws import REGION, AwsApi
+from tests.fixtures.openbao import OpenBao
 from tests.fixtures.postgresql import Database
 from tests.world import Killed
 
@@ -35,6 +36,32 @@ class Stage:
 
     folder: Path
     secret: Secret
+
+    @classmethod
+    def of(cls, folder: Path, stored_as: str, store: Plugin, credential: Plugin, strategy: Strategy) -> Self:
+        """One whose slot is in the store already, and that waits for nothing but for its target."""
+        now = timedelta(0)
+        secret = Secret(
+            name=NAME,
+            stored_as=stored_as,
+            store=store,
+            credential=credential,
+            strategy=strategy,
+            **dict.fromkeys(("bake", "settle", "grace"), now),
+            patience=timedelta(seconds=10),
+        )
+        made = cls(folder, secret)
+        made.run(Request(initialize=True, wait=WAIT))
+        return made
+
+    @classmethod
+    def on_vault(cls, folder: Path, openbao: OpenBao, mount: str, credential: Plugin, strategy: Strategy) -> Self:
+        """One in a KV engine, whose store has a token of its own, so that the kind's may be as small as can be."""
+        (folder / "store-token").write_text(openbao.token)
+        openbao.client().secrets.kv.v2.update_metadata(NAME, mount_point=mount, custom_metadata={"made": "by hand"})
+        auth = {"method": "token_file", "path": str(folder / "store-token")}
+        store = Plugin(kind="vault_kv", options={"mount": mount, "address": openbao.address, "auth": auth})
+        return cls.of(folder, NAME, store, credential, strategy)
 
     def run(self, request: Request, kill: tuple[Act, str] | None = None) -> Result:
         """A new runner. ``kill`` names the act that it dies at, and on which side of it."""
@@ -98,18 +125,9 @@ def stage(
         "postgres_user in place": (Plugin(kind="postgres_user", options=login), Strategy.SINGLE),
         "random_token": (Plugin(kind="random_token", options={"alphabet": "hex", "length": 40}), Strategy.OVERLAPPING),
     }[request.param]
-    now = timedelta(0)
-    secret = Secret(
-        name=NAME,
-        stored_as=slot,
-        store=Plugin(kind="aws_secrets_manager", options={"region": REGION}),
-        credential=credential,
-        strategy=strategy,
-        **dict.fromkeys(("bake", "settle", "grace"), now),
-        patience=timedelta(seconds=10),
+    made = Stage.of(
+        tmp_path, slot, Plugin(kind="aws_secrets_manager", options={"region": REGION}), credential, strategy
     )
-    made = Stage(tmp_path, secret)
-    made.run(Request(initialize=True, wait=WAIT))
     yield made
     for user in ("", "_a", "_b"):
         _drop(orders_database, f"crash_{number}{user}")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import hvac
@@ -17,18 +18,21 @@ import stamina
 from rotation import plugins
 from rotation.credentials import CredentialKind
 from rotation.credentials.vault_approle_secret_id import VaultApproleSecretId
+from rotation.engine import Purpose, Request
 from rotation.errors import DeclarationError, TargetError, Unauthorized, Unavailable
-from rotation.model import Acceptance, Credential, Leftover, Strategy
+from rotation.manifest import Plugin
+from rotation.model import Acceptance, Act, Credential, Leftover, Strategy
 from rotation.secret_value import SecretValue
 from tests.contracts.credential_kind import SECRET, Make, OverlapContract, TargetContract, installed, issued, texts_of
 from tests.fixtures.openbao import OpenBao, Proxy
 from tests.fixtures.postgresql import free_port
+from tests.test_crash_kinds import NAME, WAIT, Stage, dies
 
 RIGHT = {"role": "billing", "address": "http://127.0.0.1:1"}
 _numbers = count(1)
 
 
-def policy(mount: str, ledger: str) -> str:
+def policy(mount: str, ledger: str, secret: str = SECRET) -> str:
     role = f"auth/{mount}/role/billing"
     rules = {
         role: ["read"],
@@ -38,7 +42,7 @@ def policy(mount: str, ledger: str) -> str:
         f"{role}/secret-id/lookup": ["create", "update"],
         f"{role}/secret-id-accessor/lookup": ["create", "update"],
         f"{role}/secret-id-accessor/destroy": ["create", "update"],
-        f"{ledger}/data/_keyturn/{mount}/billing/{SECRET}": ["create", "read", "update"],
+        f"{ledger}/data/_keyturn/{mount}/billing/{secret}": ["create", "read", "update"],
     }
     return json.dumps({"path": {path: {"capabilities": may} for path, may in rules.items()}})
 
@@ -57,8 +61,11 @@ class Billing:
         return f"auth/{self.mount}/role/billing"
 
     def kind(self, strategy: Strategy = Strategy.OVERLAPPING, **options: Any) -> VaultApproleSecretId:
+        return VaultApproleSecretId(self.options() | options, strategy, _never_read)
+
+    def options(self) -> dict[str, Any]:
         vault = {"mount": self.mount, "ledger": self.ledger, "address": self.openbao.address}
-        return VaultApproleSecretId({"role": "billing"} | vault | options, strategy, _never_read)
+        return {"role": "billing"} | vault
 
     def configure(self, **settings: Any) -> None:
         self.openbao.client().adapter.post(f"/v1/{self.role}", json={"token_ttl": "10m"} | settings)
@@ -422,3 +429,41 @@ def test_a_value_of_another_shape_is_refused_without_showing_it(text: str) -> No
 def test_a_wrong_option_is_refused_by_its_name(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(DeclarationError, match=reason):
         VaultApproleSecretId(RIGHT | options, Strategy.OVERLAPPING, _never_read)
+
+
+class TestWithTheEngine:
+    """The kind in a real rotation, with its values in a KV engine."""
+
+    @pytest.fixture
+    def stage(self, tmp_path: Path, billing: Billing, openbao: OpenBao) -> Iterator[Stage]:
+        with openbao.policy(policy(billing.mount, billing.ledger, NAME)) as token:
+            (tmp_path / "runner-token").write_text(token)
+            auth = {"method": "token_file", "path": str(tmp_path / "runner-token")}
+            credential = Plugin(kind="vault_approle_secret_id", options=billing.options() | {"auth": auth})
+            yield Stage.on_vault(tmp_path, openbao, billing.ledger, credential, Strategy.OVERLAPPING)
+
+    @pytest.mark.parametrize("side", ["before", "after"])
+    @pytest.mark.parametrize("act", [Act.STAGE, Act.INSTALL, Act.PROMOTE])
+    def test_a_rotation_that_dies_is_finished_by_the_next_run(
+        self, stage: Stage, billing: Billing, act: Act, side: str
+    ) -> None:
+        assert dies(lambda: stage.run(Request(wait=WAIT), kill=(act, side)))
+        stage.run(Request(wait=WAIT))
+        assert stage.observed()["current"] == (2, Acceptance.ACCEPTED)
+        assert len(billing.registered()) == 2
+
+    @pytest.mark.parametrize("side", ["before", "after"])
+    def test_a_retirement_that_dies_is_finished_by_the_next_run(
+        self, stage: Stage, billing: Billing, side: str
+    ) -> None:
+        stage.run(Request(wait=WAIT))
+        assert dies(lambda: stage.run(Request(purpose=Purpose.RETIRE, wait=WAIT), kill=(Act.RETIRE, side)))
+        stage.run(Request(purpose=Purpose.RETIRE, wait=WAIT))
+        assert stage.observed() == {"current": (2, Acceptance.ACCEPTED), "pending": None, "previous": None}
+        assert len(billing.registered()) == 1
+
+    def test_a_rollback_leaves_no_secret_id_of_the_candidate(self, stage: Stage, billing: Billing) -> None:
+        stage.run(Request(until="test", wait=WAIT))
+        stage.run(Request(purpose=Purpose.ROLL_BACK, wait=WAIT))
+        assert stage.observed() == {"current": (1, Acceptance.ACCEPTED), "pending": None, "previous": None}
+        assert len(billing.registered()) == 1

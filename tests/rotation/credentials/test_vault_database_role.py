@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import hvac
@@ -16,12 +17,15 @@ import stamina
 from rotation import plugins
 from rotation.credentials import CredentialKind, vault_database_role
 from rotation.credentials.vault_database_role import VaultDatabaseRole
+from rotation.engine import Purpose, Request
 from rotation.errors import Conflict, DeclarationError, TargetError, Unauthorized, Unavailable
-from rotation.model import Acceptance, Credential, Strategy, Usage
+from rotation.manifest import Plugin
+from rotation.model import Acceptance, Act, Credential, Strategy, Usage
 from rotation.secret_value import SecretValue
 from tests.contracts.credential_kind import SECRET, Make, OverlapContract, TargetContract, installed, issued
 from tests.fixtures.openbao import OpenBao, Proxy
 from tests.fixtures.postgresql import Database, Server, free_port, fresh_database
+from tests.test_crash_kinds import WAIT, Stage, dies
 
 DECADE = "87600h"
 RIGHT = {"roles": ["a", "b"], "host": "db", "dbname": "orders", "address": "http://127.0.0.1:1"}
@@ -56,12 +60,14 @@ class Orders:
     def user(self, role: str) -> str:
         return f"{self.database.name}_{role}"
 
-    def kind(self, strategy: Strategy = Strategy.ALTERNATING, **options: Any) -> VaultDatabaseRole:
+    def options(self, strategy: Strategy = Strategy.ALTERNATING) -> dict[str, Any]:
         server = self.database.server
         roles = ["a"] if strategy is Strategy.SINGLE else ["a", "b"]
         place = {"host": server.host, "port": server.port, "dbname": self.database.name}
-        vault = {"mount": self.mount, "ledger": self.ledger, "address": self.openbao.address}
-        return VaultDatabaseRole({"roles": roles} | place | vault | options, strategy, _never_read)
+        return {"roles": roles, "mount": self.mount, "ledger": self.ledger, "address": self.openbao.address} | place
+
+    def kind(self, strategy: Strategy = Strategy.ALTERNATING, **options: Any) -> VaultDatabaseRole:
+        return VaultDatabaseRole(self.options(strategy) | options, strategy, _never_read)
 
     def static_creds(self, role: str) -> dict[str, Any]:
         client = self.openbao.client()
@@ -488,3 +494,31 @@ def test_a_value_that_refers_elsewhere_is_not_followed(kind: VaultDatabaseRole) 
 def test_a_wrong_option_is_refused_by_its_name(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(DeclarationError, match=reason):
         VaultDatabaseRole(RIGHT | options, Strategy.ALTERNATING, _never_read)
+
+
+class TestWithTheEngine:
+    """The kind in a real rotation, with its values in a KV engine."""
+
+    @pytest.fixture(params=[Strategy.ALTERNATING, Strategy.SINGLE])
+    def stage(self, request: pytest.FixtureRequest, tmp_path: Path, orders: Orders) -> Stage:
+        credential = Plugin(kind="vault_database_role", options=orders.options(request.param))
+        return Stage.on_vault(tmp_path, orders.openbao, orders.ledger, credential, request.param)
+
+    @pytest.mark.parametrize("side", ["before", "after"])
+    @pytest.mark.parametrize("act", [Act.STAGE, Act.INSTALL, Act.PROMOTE])
+    def test_a_rotation_that_dies_is_finished_by_the_next_run(self, stage: Stage, act: Act, side: str) -> None:
+        assert dies(lambda: stage.run(Request(wait=WAIT), kill=(act, side)))
+        stage.run(Request(wait=WAIT))
+        assert stage.observed()["current"] == (2, Acceptance.ACCEPTED)
+
+    @pytest.mark.parametrize("side", ["before", "after"])
+    def test_a_retirement_that_dies_is_finished_by_the_next_run(self, stage: Stage, side: str) -> None:
+        stage.run(Request(wait=WAIT))
+        assert dies(lambda: stage.run(Request(purpose=Purpose.RETIRE, wait=WAIT), kill=(Act.RETIRE, side)))
+        stage.run(Request(purpose=Purpose.RETIRE, wait=WAIT))
+        assert stage.observed() == {"current": (2, Acceptance.ACCEPTED), "pending": None, "previous": None}
+
+    def test_a_rollback_leaves_the_generation_before_accepted(self, stage: Stage) -> None:
+        stage.run(Request(until="test", wait=WAIT))
+        stage.run(Request(purpose=Purpose.ROLL_BACK, wait=WAIT))
+        assert stage.observed() == {"current": (1, Acceptance.ACCEPTED), "pending": None, "previous": None}
