@@ -9,6 +9,7 @@ from modules.resource import Stack
 from modules.vendor import OidcTrust, Places, RunnerSpec, Trust, Vendor
 from modules.where import here
 from rotation.errors import DeclarationError
+from rotation.manifest import Plugin
 
 
 class RunnerIdentity:
@@ -35,6 +36,10 @@ class RunnerIdentity:
             secrets=tuple(vendor.stored_as(secret.name) for secret in estate.secrets),
             sealed=tuple(vendor.stored_as(secret.name) for secret in estate.secrets if secret.sealed),
             reads=tuple(sorted({read for secret in estate.secrets for read in secret.credential.reads})),
+            credentials={
+                secret.name: Plugin(kind=secret.credential.kind, options=dict(secret.credential.options))
+                for secret in estate.secrets
+            },
             keys=keys,
             store_keys=frozenset(secret.key for secret in estate.secrets if secret.key),
             sealing_keys=frozenset(secret.key for secret in estate.secrets if secret.key and secret.sealed),

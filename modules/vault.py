@@ -168,6 +168,9 @@ class Vault(Vendor):
         rules |= policies.seal_values(self.transit, [self.key_reference(name) for name in sorted(spec.sealing_keys)])
         if self.pki_roles:
             rules |= policies.issue_certificates(self.pki, [role.name for role in self.pki_roles])
+        for name, kind in spec.credentials.items():
+            if kind.options.get("address", self.address) == self.address:
+                rules |= policies.turn_credential(name, kind.kind, kind.options)
         policy = self._policy(stack, "runner", rules, where)
         for number, trust in enumerate(spec.trusts):
             if not isinstance(trust, OidcTrust):

@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from rotation.errors import DeclarationError
+
 Rule = Mapping[str, Any]
 Rules = dict[str, Rule]
 
@@ -96,3 +98,52 @@ def issue_certificates(mount: str, roles: Iterable[str]) -> Rules:
     """To have requests signed, and to revoke what was issued."""
     rules: Rules = {f"{mount}/sign/{role}": _may("create", "update") for role in roles}
     return rules | {f"{mount}/revoke": _may("create", "update"), f"{mount}/cert/+": _may("read")}
+
+
+def turn_static_roles(mount: str, roles: Iterable[str], ledger: str) -> Rules:
+    """What rotation/credentials/vault_database_role.py needs."""
+    rules: Rules = {}
+    for role in roles:
+        rules |= {
+            f"{mount}/static-roles/{role}": _may("read"),
+            f"{mount}/static-creds/{role}": _may("read"),
+            f"{mount}/rotate-role/{role}": _may("create", "update"),
+            f"{ledger}/data/_keyturn/{mount}/{role}": _may("create", "read", "update"),
+        }
+    return rules
+
+
+def turn_secret_ids(mount: str, role: str, secret: str, ledger: str) -> Rules:
+    """What rotation/credentials/vault_approle_secret_id.py needs for a secret, by its declared name."""
+    path, may_post = f"auth/{mount}/role/{role}", _may("create", "update")
+    return {
+        path: _may("read"),
+        f"{path}/role-id": _may("read"),
+        f"{path}/custom-secret-id": may_post,
+        f"{path}/secret-id": _may("list"),
+        f"{path}/secret-id/lookup": may_post,
+        f"{path}/secret-id-accessor/lookup": may_post,
+        f"{path}/secret-id-accessor/destroy": may_post,
+        f"{ledger}/data/_keyturn/{mount}/{role}/{secret}": _may("create", "read", "update"),
+    }
+
+
+def turn_credential(secret: str, kind: str, options: Mapping[str, Any]) -> Rules:
+    """What a secret's credential kind needs of the server beside its store: nothing, where its target is another."""
+
+    def named(option: str, default: str = "") -> str:
+        return _exact(secret, str(options.get(option, default)))
+
+    ledger = named("ledger", "secret")
+    if kind == "vault_database_role":
+        roles = [_exact(secret, str(role)) for role in options.get("roles", ())]
+        return turn_static_roles(named("mount", "database"), roles, ledger)
+    if kind == "vault_approle_secret_id":
+        return turn_secret_ids(named("mount", "approle"), named("role"), secret, ledger)
+    return {}
+
+
+def _exact(secret: str, name: str) -> str:
+    if "*" in name or "+" in name:
+        raise DeclarationError(f"an option of the secret {secret} is {name!r}, which a policy takes for many names")
+    return name

@@ -71,12 +71,14 @@ class Places:
 @dataclass(frozen=True, slots=True)
 class RunnerSpec:
     """What the runner works on. ``secrets`` and ``sealed`` (those of them with an envelope of their own) are names in
-    the store, ``reads`` those of other secrets that it only reads; ``keys`` are addresses by name, ``store_keys`` the
-    names of those that the store encrypts with and ``sealing_keys`` of those that envelopes do."""
+    the store, ``reads`` those of other secrets that it only reads; ``credentials`` are the secrets' kinds, by their
+    declared names; ``keys`` are addresses by name, ``store_keys`` the names of those that the store encrypts with and
+    ``sealing_keys`` of those that envelopes do."""
 
     secrets: tuple[str, ...]
     sealed: tuple[str, ...]
     reads: tuple[str, ...]
+    credentials: Mapping[str, Plugin]
     keys: Mapping[str, str]
     store_keys: frozenset[str]
     sealing_keys: frozenset[str]

@@ -198,6 +198,34 @@ def test_a_database_s_password_is_written_and_never_kept() -> None:
     assert list(refusals(content)) == []
 
 
+def test_the_runner_may_turn_what_the_declared_kinds_turn_on_this_server_and_nothing_on_others() -> None:
+    on_this = {"roles": ("orders-a", "orders-b"), "host": "db", "dbname": "orders", "ledger": MOUNT}
+    secret_id = {"role": "billing", "ledger": MOUNT}
+    elsewhere = {"role": "other", "address": "https://other.example.com"}
+    kinds = {
+        "orders/db": Credential("vault_database_role", on_this),
+        "orders/vault": Credential("vault_approle_secret_id", secret_id),
+        "orders/other": Credential("vault_approle_secret_id", elsewhere),
+    }
+    secrets = tuple(Secret(name, kind, strategy=Strategy.OVERLAPPING) for name, kind in kinds.items())
+    stack = _stack(vault())
+    RunnerIdentity(stack, vault(), Estate(secrets=secrets), keys={}, places=Places("config"), trusts=())
+
+    rules = _rules(stack, "policy-runner")
+    assert rules["database/rotate-role/orders-b"] == ["create", "update"]
+    assert rules[f"{MOUNT}/data/_keyturn/database/orders-a"] == ["create", "read", "update"]
+    assert rules["auth/approle/role/billing/custom-secret-id"] == ["create", "update"]
+    assert rules[f"{MOUNT}/data/_keyturn/approle/billing/orders/vault"] == ["create", "read", "update"]
+    assert not any("role/other" in path for path in rules)
+
+
+def test_a_name_that_a_policy_would_take_for_many_is_refused() -> None:
+    greedy = Secret("a/b", Credential("vault_approle_secret_id", {"role": "*"}), strategy=Strategy.OVERLAPPING)
+    stack = _stack(vault())
+    with pytest.raises(DeclarationError, match="an option of the secret a/b is '\\*'"):
+        RunnerIdentity(stack, vault(), Estate(secrets=(greedy,)), keys={}, places=Places("config"), trusts=())
+
+
 def test_the_schema_is_the_pinned_version_s() -> None:
     with pytest.raises(DeclarationError, match="there is no argument auto_rotate_perod; did you mean auto_rotate_"):
         Resource(

@@ -15,6 +15,7 @@ import hvac
 import pytest
 import stamina
 
+from modules import vault_policies as policies
 from rotation import plugins
 from rotation.credentials import CredentialKind
 from rotation.credentials.vault_approle_secret_id import VaultApproleSecretId
@@ -33,18 +34,7 @@ _numbers = count(1)
 
 
 def policy(mount: str, ledger: str, secret: str = SECRET) -> str:
-    role = f"auth/{mount}/role/billing"
-    rules = {
-        role: ["read"],
-        f"{role}/role-id": ["read"],
-        f"{role}/custom-secret-id": ["create", "update"],
-        f"{role}/secret-id": ["list"],
-        f"{role}/secret-id/lookup": ["create", "update"],
-        f"{role}/secret-id-accessor/lookup": ["create", "update"],
-        f"{role}/secret-id-accessor/destroy": ["create", "update"],
-        f"{ledger}/data/_keyturn/{mount}/billing/{secret}": ["create", "read", "update"],
-    }
-    return json.dumps({"path": {path: {"capabilities": may} for path, may in rules.items()}})
+    return policies.document(policies.turn_secret_ids(mount, "billing", secret, ledger))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 import stamina
 
+from modules import vault_policies as policies
 from rotation import plugins
 from rotation.credentials import CredentialKind, vault_database_role
 from rotation.credentials.vault_database_role import VaultDatabaseRole
@@ -29,22 +30,6 @@ from tests.test_crash_kinds import WAIT, Stage, dies
 
 DECADE = "87600h"
 RIGHT = {"roles": ["a", "b"], "host": "db", "dbname": "orders", "address": "http://127.0.0.1:1"}
-
-
-def policy(roles: tuple[str, ...], mount: str, ledger: str) -> str:
-    """What the module's docstring says that the runner needs."""
-    may = {
-        "database/static-roles": ["read"],
-        "database/static-creds": ["read"],
-        "database/rotate-role": ["create", "update"],
-        "secret/data/_keyturn/database": ["create", "read", "update"],
-    }
-    rules = {
-        path.replace("database", mount).replace("secret", ledger) + f"/{role}": {"capabilities": capabilities}
-        for path, capabilities in may.items()
-        for role in roles
-    }
-    return json.dumps({"path": rules})
 
 
 @dataclass(frozen=True)
@@ -112,8 +97,9 @@ def orders(
     with_users: Database, openbao: OpenBao, database_mount: str, kv_mount: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Orders]:
     client = openbao.client()
+    rules = policies.turn_static_roles(database_mount, ("a", "b"), kv_mount)
     with ExitStack() as cleanup:
-        token = cleanup.enter_context(openbao.policy(policy(("a", "b"), database_mount, kv_mount)))
+        token = cleanup.enter_context(openbao.policy(policies.document(rules)))
         orders = Orders(with_users, openbao, database_mount, kv_mount, token)
         _connect(client, orders, json.loads(with_users.administrator.reveal()))
         for role in ("a", "b"):
