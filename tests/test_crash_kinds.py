@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import pytest
 
+from rotation.adopt import adopt
 from rotation.engine import Engine, Purpose, Request, Result
 from rotation.journal import Journal
 from rotation.manifest import Manifest, Plugin, Secret
@@ -39,7 +40,7 @@ class Stage:
 
     @classmethod
     def of(cls, folder: Path, stored_as: str, store: Plugin, credential: Plugin, strategy: Strategy) -> Self:
-        """One whose slot is in the store already, and that waits for nothing but for its target."""
+        """One whose slot is in the store already, without a value, and that waits for nothing but for its target."""
         now = timedelta(0)
         secret = Secret(
             name=NAME,
@@ -50,9 +51,7 @@ class Stage:
             **dict.fromkeys(("bake", "settle", "grace"), now),
             patience=timedelta(seconds=10),
         )
-        made = cls(folder, secret)
-        made.run(Request(initialize=True, wait=WAIT))
-        return made
+        return cls(folder, secret)
 
     @classmethod
     def on_vault(cls, folder: Path, openbao: OpenBao, mount: str, credential: Plugin, strategy: Strategy) -> Self:
@@ -99,6 +98,13 @@ class Stage:
                 for label, version in labelled.items()
             }
 
+    def adopt(self) -> int:
+        """Take over what somebody else put into the store, and return its generation."""
+        with Journal(self.folder / "journal.sqlite3") as journal:
+            engine = self._engine(journal)
+            view = engine.observer.stored([self.secret], fresh=True)[NAME]
+            return adopt(self.secret, view, engine.plugins, engine.custody, journal)
+
     def _engine(self, journal: Journal) -> Engine:
         secrets = {NAME: self.secret}
         manifest = Manifest(environment="test", order=0, sources="", pins=Path("pins.json"), secrets=secrets)
@@ -128,6 +134,7 @@ def stage(
     made = Stage.of(
         tmp_path, slot, Plugin(kind="aws_secrets_manager", options={"region": REGION}), credential, strategy
     )
+    made.run(Request(initialize=True, wait=WAIT))
     yield made
     for user in ("", "_a", "_b"):
         _drop(orders_database, f"crash_{number}{user}")

@@ -430,7 +430,9 @@ class TestWithTheEngine:
             (tmp_path / "runner-token").write_text(token)
             auth = {"method": "token_file", "path": str(tmp_path / "runner-token")}
             credential = Plugin(kind="vault_approle_secret_id", options=billing.options() | {"auth": auth})
-            yield Stage.on_vault(tmp_path, openbao, billing.ledger, credential, Strategy.OVERLAPPING)
+            made = Stage.on_vault(tmp_path, openbao, billing.ledger, credential, Strategy.OVERLAPPING)
+            made.run(Request(initialize=True, wait=WAIT))
+            yield made
 
     @pytest.mark.parametrize("side", ["before", "after"])
     @pytest.mark.parametrize("act", [Act.STAGE, Act.INSTALL, Act.PROMOTE])

@@ -26,7 +26,7 @@ from rotation.secret_value import SecretValue
 from tests.contracts.credential_kind import SECRET, Make, OverlapContract, TargetContract, installed, issued
 from tests.fixtures.openbao import OpenBao, Proxy
 from tests.fixtures.postgresql import Database, Server, free_port, fresh_database
-from tests.test_crash_kinds import WAIT, Stage, dies
+from tests.test_crash_kinds import NAME, WAIT, Stage, dies
 
 DECADE = "87600h"
 RIGHT = {"roles": ["a", "b"], "host": "db", "dbname": "orders", "address": "http://127.0.0.1:1"}
@@ -488,7 +488,9 @@ class TestWithTheEngine:
     @pytest.fixture(params=[Strategy.ALTERNATING, Strategy.SINGLE])
     def stage(self, request: pytest.FixtureRequest, tmp_path: Path, orders: Orders) -> Stage:
         credential = Plugin(kind="vault_database_role", options=orders.options(request.param))
-        return Stage.on_vault(tmp_path, orders.openbao, orders.ledger, credential, request.param)
+        made = Stage.on_vault(tmp_path, orders.openbao, orders.ledger, credential, request.param)
+        made.run(Request(initialize=True, wait=WAIT))
+        return made
 
     @pytest.mark.parametrize("side", ["before", "after"])
     @pytest.mark.parametrize("act", [Act.STAGE, Act.INSTALL, Act.PROMOTE])
@@ -508,3 +510,18 @@ class TestWithTheEngine:
         stage.run(Request(until="test", wait=WAIT))
         stage.run(Request(purpose=Purpose.ROLL_BACK, wait=WAIT))
         assert stage.observed() == {"current": (1, Acceptance.ACCEPTED), "pending": None, "previous": None}
+
+
+def test_a_role_in_use_is_taken_over_without_a_rotation_and_then_turned(orders: Orders, tmp_path: Path) -> None:
+    credential = Plugin(kind="vault_database_role", options=orders.options())
+    stage = Stage.on_vault(tmp_path, orders.openbao, orders.ledger, credential, Strategy.ALTERNATING)
+    by_hand = {"static_creds": f"{orders.mount}/static-creds/a"}
+    orders.openbao.client().secrets.kv.v2.create_or_update_secret(NAME, by_hand, mount_point=orders.ledger)
+    before = orders.static_creds("a")["password"]
+    assert stage.adopt() == 1
+    assert stage.observed()["current"] == (1, Acceptance.ACCEPTED)
+    assert orders.static_creds("a")["password"] == before
+    stage.run(Request(wait=WAIT))
+    stage.run(Request(purpose=Purpose.RETIRE, wait=WAIT))
+    assert stage.observed() == {"current": (2, Acceptance.ACCEPTED), "pending": None, "previous": None}
+    assert orders.static_creds("a")["password"] != before
