@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 
-from rotation.credentials import HasPublicPart, ReportsUsage
+from rotation.credentials import Expires, HasPublicPart, ReportsUsage
 from rotation.custody import Custody
 from rotation.errors import KeyturnError, Unavailable
 from rotation.journal import Journal, Note
@@ -30,6 +30,7 @@ from rotation.model import (
 )
 from rotation.pins import Pins
 from rotation.plugins import Plugins
+from rotation.renewal import TOPIC
 from rotation.signals import Recognises, ReportsRunning, Signal
 
 _EVER = datetime.min.replace(tzinfo=UTC)
@@ -125,6 +126,8 @@ class Observer:
         )
         tested = _about(notes, "tested", candidate)
         rejected = notes.get("rejected")
+        if _about(notes, TOPIC, current) is None:
+            self._note_renewal(secret, view)
         usage, last_used = self._usage(secret, view, notes) if asked or retire else (None, None)
         return Observation(
             store=view,
@@ -175,6 +178,13 @@ class Observer:
         if usage.sessions or (standing is not None and standing.detail != (usage.marker or "")):
             return usage, self._journal.note(secret.name, "used", previous).at
         return usage, used.at if used else None
+
+    def _note_renewal(self, secret: Secret, view: StoreView) -> None:
+        """Put on record when a value that ends by itself is to be replaced, for those who read no values."""
+        kind = self._plugins.kind(secret)
+        if isinstance(kind, Expires) and view.current is not None and view.current.generation is not None:
+            current = self._custody.read(secret, view.current)
+            self._journal.note(secret.name, TOPIC, current.generation, kind.renew_at(current).isoformat())
 
     def _rings(self, secret: Secret, scene: Scene, candidate: int | None) -> tuple[RingView, ...]:
         return tuple(

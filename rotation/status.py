@@ -12,6 +12,7 @@ from rotation.manifest import Manifest, Secret
 from rotation.model import Ring, StoreView, Version
 from rotation.output import table
 from rotation.pins import Pins
+from rotation.renewal import TOPIC, renew_at
 from rotation.schedule import Count, Origin
 
 _COUNTED = {Origin.SINCE: "counted since", Origin.FIRST_SIGHT: "counted from first sight"}
@@ -21,7 +22,8 @@ SCHEDULED = "scheduled"  # the topic of the note that tells when a secret was fi
 @dataclass(frozen=True, slots=True)
 class SecretStatus:
     """One secret. ``age`` is the current generation's, from the journal, else from the store's last change (then the
-    value may be older than that). ``due`` is None without a schedule; ``policy`` is the longest age it allows.
+    value may be older than that). ``renewal`` is when a value that ends by itself is due at the latest, as far as the
+    journal knows; ``due`` is None without that and without a schedule; ``policy`` is the longest age that it allows.
     ``held_until`` is when the next window opens for what is due, ``overdue_since`` when its grace ended, ``early_from``
     when it may be taken along before it is due, and ``counted`` from when the due date is counted."""
 
@@ -38,17 +40,34 @@ class SecretStatus:
     counted: Count | None = None
     early_from: datetime | None = None
     overdue_since: datetime | None = None
+    renewal: datetime | None = None
 
 
 def statuses(
     views: Mapping[str, StoreView], manifest: Manifest, journal: Journal, pins: Pins, now: datetime
 ) -> list[SecretStatus]:
     """The status of the secrets that the stores were asked about, in order; ``views`` are the answers by name."""
-    promoted, scheduled = journal.noted("promoted"), note_schedules(manifest, journal)
+    promoted, renewals, scheduled = journal.noted("promoted"), journal.noted(TOPIC), note_schedules(manifest, journal)
     return [
-        _status(manifest.secrets[name], view, manifest, pins, now, promoted.get(name), scheduled.get(name))
+        _status(
+            manifest.secrets[name],
+            view,
+            manifest,
+            pins,
+            now,
+            _Notes(promoted.get(name), scheduled.get(name), renewals.get(name)),
+        )
         for name, view in sorted(views.items())
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Notes:
+    """The journal's notes on one secret, None where there is none."""
+
+    promoted: Note | None
+    scheduled: Note | None
+    renewal: Note | None
 
 
 def note_schedules(manifest: Manifest, journal: Journal) -> dict[str, Note]:
@@ -63,11 +82,10 @@ def _status(
     manifest: Manifest,
     pins: Pins,
     now: datetime,
-    promoted: Note | None,
-    scheduled: Note | None,
+    notes: _Notes,
 ) -> SecretStatus:
-    since = current_since(view, promoted)
-    times = _times(secret, since, now, scheduled) if since else _Times()
+    since, renewal = current_since(view, notes.promoted), renew_at(view, notes.renewal)
+    times = _times(secret, since, now, notes.scheduled, renewal) if since else _Times()
     return SecretStatus(
         secret=secret.name,
         phase=_phase(secret, view, manifest, pins),
@@ -87,6 +105,7 @@ def _status(
         counted=times.counted,
         early_from=times.early_from,
         overdue_since=times.overdue_since,
+        renewal=renewal,
     )
 
 
@@ -99,11 +118,12 @@ class _Times:
     overdue_since: datetime | None = None
 
 
-def _times(secret: Secret, since: datetime, now: datetime, scheduled: Note | None) -> _Times:
+def _times(secret: Secret, since: datetime, now: datetime, scheduled: Note | None, renewal: datetime | None) -> _Times:
     schedule, first_seen = secret.schedule, scheduled.at if scheduled else None
     if schedule is None:
-        return _Times()
+        return _Times(due=renewal, overdue_since=renewal if renewal and renewal <= now else None)
     due = schedule.due_at(since, secret.name, first_seen)
+    due = min(due, renewal) if renewal else due
     opens, overdue = (schedule.opens_at(now), schedule.overdue_at(due)) if due <= now else (now, due)
     return _Times(
         due=due,
@@ -168,6 +188,7 @@ def _due(row: SecretStatus) -> str:
 def _remarks(row: SecretStatus) -> Iterable[tuple[str, datetime | None]]:
     yield "overdue since", row.overdue_since
     yield "held until", row.held_until
+    yield "to be renewed by", row.renewal if row.renewal == row.due else None
     if row.counted is not None and row.counted.origin is not Origin.LAST_ROTATION:
         yield _COUNTED[row.counted.origin], row.counted.at
 

@@ -13,6 +13,7 @@ from rotation.journal import Journal
 from rotation.manifest import Manifest, Plugin, Secret
 from rotation.model import StoreView, Strategy, Version
 from rotation.pins import Pins
+from rotation.renewal import TOPIC
 from rotation.schedule import Count, Origin, Schedule, Window
 from rotation.status import SCHEDULED, SecretStatus, describe, statuses
 
@@ -184,4 +185,38 @@ def test_ten_thousand_secrets_take_as_many_reads_of_the_journal_as_one(journal: 
     statuses(views, many, journal, Pins(), NOW)
     journal._database.set_trace_callback(queries.append)
     assert len(statuses(views, many, journal, Pins(), NOW)) == len(names)
-    assert len(queries) == 2
+    assert len(queries) == 3
+
+
+# Values that end by themselves
+
+
+def test_a_value_that_ends_is_due_before_its_schedule_says(journal: Journal, clock: Clock) -> None:
+    journal.note(NAME, "promoted", 1)
+    journal.note(NAME, TOPIC, 1, (NOW + 20 * DAY).isoformat())
+    row = look(journal, clock)
+    assert (row.due, row.renewal, row.overdue_since) == (NOW + 20 * DAY, NOW + 20 * DAY, None)
+    assert f"(to be renewed by {NOW + 20 * DAY:%Y-%m-%d %H:%M})" in describe([row])[1]
+    clock.now += 21 * DAY
+    assert look(journal, clock).overdue_since == NOW + 20 * DAY
+
+
+def test_a_value_that_ends_later_changes_nothing(journal: Journal, clock: Clock) -> None:
+    journal.note(NAME, "promoted", 1)
+    journal.note(NAME, TOPIC, 1, (NOW + 40 * DAY).isoformat())
+    row = look(journal, clock)
+    assert row.due == NOW + 30 * DAY
+    assert "renewed" not in describe([row])[1]
+
+
+def test_the_end_of_another_generation_says_nothing(journal: Journal, clock: Clock) -> None:
+    journal.note(NAME, TOPIC, 2, (NOW + DAY).isoformat())
+    row = look(journal, clock)
+    assert (row.due, row.renewal) == (NOW + 30 * DAY, None)
+
+
+def test_a_value_that_ends_is_overdue_then_without_a_schedule_too(journal: Journal, clock: Clock) -> None:
+    journal.note(NAME, TOPIC, 1, (NOW + DAY).isoformat())
+    assert look(journal, clock, schedule=None).due == NOW + DAY
+    clock.now += 2 * DAY
+    assert look(journal, clock, schedule=None).overdue_since == NOW + DAY

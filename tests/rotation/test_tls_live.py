@@ -20,6 +20,7 @@ from rotation.journal import Journal
 from rotation.manifest import Consumer, ConsumerRing, Manifest, Plugin, Secret
 from rotation.model import Credential, Done, Ending, Place, Ring, StoreView, Strategy
 from rotation.plugins import Plugins
+from rotation.renewal import TOPIC
 from rotation.secret_value import SecretValue
 from rotation.targets import Deployment, DeployTarget
 from rotation.tls import Material
@@ -85,6 +86,13 @@ class Live:
     def view(self) -> StoreView:
         secret = self.manifest.secrets[NAME]
         return Plugins(self.site.folder, self.manifest).store(secret).observe([secret.stored_as], fresh=True)[NAME]
+
+    @property
+    def renewal(self) -> tuple[int, str]:
+        """The generation that the journal knows a date for, and the date."""
+        with Journal(self.site.folder / "journal.sqlite3") as journal:
+            note = journal.noted(TOPIC)[NAME]
+        return note.generation, note.detail
 
     @property
     def revoked(self) -> set[int]:
@@ -186,10 +194,14 @@ def clients(servers: Mapping[Ring, TlsServer], authorities: str) -> Iterator[dic
             thread.join()
 
 
-def serial_of(live: Live, generation: int) -> int:
+def leaf(live: Live, generation: int) -> Material:
     view = live.view
     version = next(v for v in (view.current, view.pending, view.previous) if v and v.generation == generation)
-    return live.site.read(version.version_id).x509.serial_number
+    return live.site.read(version.version_id)
+
+
+def serial_of(live: Live, generation: int) -> int:
+    return leaf(live, generation).x509.serial_number
 
 
 def test_a_certificate_is_rotated_and_the_old_one_revoked_without_a_failed_handshake(live: Live) -> None:
@@ -200,6 +212,7 @@ def test_a_certificate_is_rotated_and_the_old_one_revoked_without_a_failed_hands
         assert (result.decision.ending, result.decision.generation) == (Ending.PROMOTED, 2)
         second = serial_of(live, 2)
         assert live.revoked == set()
+        assert live.renewal == (2, leaf(live, 2).at(2 / 3).isoformat())
         retired = live.run(purpose=Purpose.RETIRE)
         assert isinstance(retired.decision, Done), retired
         assert live.revoked == {first}
