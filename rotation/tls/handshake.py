@@ -25,6 +25,8 @@ def problem(material: Material, authorities: str, names: Sequence[str], usages: 
 
     As a "server" it is asked for by every one of the names, as a "client" by a server that wants a certificate.
     """
+    if "server" in usages and not names:
+        return "it is for no name that a client could ask for"
     try:
         if "server" in usages:
             server, client = server_context(material), client_context(authorities)

@@ -26,7 +26,7 @@ from rotation.errors import DeclarationError, TargetError, Unauthorized, Unavail
 from rotation.model import Acceptance, Credential, Strategy
 from rotation.secret_value import SecretValue
 from rotation.tls import Material
-from rotation.tls.handshake import client_context
+from rotation.tls.handshake import client_context, problem
 from tests.contracts.credential_kind import SECRET, Make, OverlapContract, installed, issued, texts_of
 from tests.fixtures.openbao import OpenBao, Proxy
 from tests.fixtures.postgresql import free_port
@@ -131,6 +131,12 @@ class TestWhatIsNotFitForUse:
         assert client.check(issued(server, 1)) is Acceptance.DENIED
         assert server.check(issued(client, 1)) is Acceptance.DENIED
         assert client.check(issued(client, 1)) is Acceptance.ACCEPTED
+
+    def test_one_that_is_for_no_name(self, shelf: Shelf) -> None:
+        found = material(issued(shelf.local_ca(), 1))
+        authorities = shelf.authority().public_part(Credential(AUTHORITY, 1, shelf[AUTHORITY]))["ca"]
+        assert problem(found, authorities, found.names[:1], ["server"]) is None
+        assert problem(found, authorities, [], ["server"]) == "it is for no name that a client could ask for"
 
     def test_too_little_left_of_the_lifetime(self, shelf: Shelf) -> None:
         short = issued(shelf.local_ca(lifetime="PT1H"), 1)
