@@ -17,6 +17,11 @@ def parse(model: type[Options], options: Mapping[str, Any], plugin: str) -> Opti
     try:
         return model.model_validate(dict(options))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise DeclarationError(f"{plugin}: {f'option {where}: ' if where else ''}{first['msg']}") from error
+        where, what = first_problem(error)
+        raise DeclarationError(f"{plugin}: {f'option {where}: ' if where else ''}{what}") from error
+
+
+def first_problem(error: ValidationError) -> tuple[str, str]:
+    """The first thing that is wrong: where, empty for the whole, and what, without what was given."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return ".".join(str(part) for part in first["loc"]), first["msg"]

@@ -63,7 +63,7 @@ from rotation.credentials import (
 from rotation.errors import DeclarationError, TargetError, Unauthorized, Unavailable
 from rotation.kv_document import Document
 from rotation.model import Acceptance, Credential, Leftover, Strategy
-from rotation.options import parse
+from rotation.options import first_problem, parse
 from rotation.postgresql.roles import Record, refuse_superseded
 from rotation.retries import retrying
 from rotation.secret_value import SecretValue
@@ -358,8 +358,8 @@ def _parse(credential: Credential) -> _Value:
     try:
         return _Value.model_validate_json(credential.value.reveal())
     except ValidationError as error:  # it holds the value: not chained
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        problem = f"{'.'.join(map(str, first['loc'])) or 'its JSON'}: {first['msg']}"
+        where, what = first_problem(error)
+        problem = f"{where or 'its JSON'}: {what}"
     raise TargetError(
         f"generation {credential.generation} of {credential.secret} is no login of an AppRole ({problem})",
         "Store it as JSON with role_id and secret_id.",

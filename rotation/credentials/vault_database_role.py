@@ -18,7 +18,8 @@ version 2, at ``<ledger>/_keyturn/<mount>/<role>``, each time by compare-and-set
   what that refuses); the ``id`` of its value; and ``rotated``, when Vault made its password.
 - ``turning``, before a rotation: for which value, by which run, and the time of the rotation before. A run whose reply
   was lost finds a later time than that, and takes the rotation for done. Others wait for that run before they take its
-  place: two calls at once leave Vault with a password that the database does not know (seen with OpenBao 2.7.2).
+  place: two calls at once leave Vault with a password that the database does not know (seen with OpenBao 2.7.2). Where
+  the database refused, the server tries again by itself, until it succeeds: that, too, is the rotation begun here.
 - A role whose last rotation is not the one noted was rotated by somebody else, or by Vault on its own: the password
   that keyturn's generation stands for is dead, so ``check`` says denied, and `keyturn drift` reports it.
 
@@ -69,7 +70,7 @@ from rotation.credentials import (
 from rotation.errors import DeclarationError, TargetError, Unauthorized, Unavailable
 from rotation.kv_document import Document
 from rotation.model import Acceptance, Credential, Strategy, Usage
-from rotation.options import parse
+from rotation.options import first_problem, parse
 from rotation.postgresql import APPLICATION_NAME, Login, Transport, privileges
 from rotation.postgresql.roles import Record, refuse_superseded
 from rotation.retries import retrying, until
@@ -282,8 +283,8 @@ class VaultDatabaseRole(CredentialKind, ReportsUsage, ComparesPrivileges, HasAdm
         try:
             return _Value.model_validate_json(credential.value.reveal())
         except ValidationError as error:  # it holds the value: not chained
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            problem = f"{'.'.join(map(str, first['loc'])) or 'its JSON'}: {first['msg']}"
+            where, what = first_problem(error)
+            problem = f"{where or 'its JSON'}: {what}"
         raise TargetError(
             f"generation {credential.generation} of {credential.secret} does not refer to a static role ({problem})",
             f'Store it as JSON: {{"static_creds": "{self._options.static_creds(self._options.roles[0])}"}}.',

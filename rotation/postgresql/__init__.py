@@ -18,6 +18,7 @@ import psycopg
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rotation.errors import KeyturnError, TargetError, Unauthorized, Unavailable
+from rotation.options import first_problem
 from rotation.secret_value import SecretValue
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -82,8 +83,8 @@ def parse(value: SecretValue, whose: str, *, host: str | None, port: int | None,
     try:
         shape = _Shape.model_validate_json(value.reveal())
     except ValidationError as error:  # it holds the value: not chained
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        problem = f"{'.'.join(map(str, first['loc'])) or 'its JSON'}: {first['msg']}"
+        where, what = first_problem(error)
+        problem = f"{where or 'its JSON'}: {what}"
     else:
         address = shape.host or host
         if address is not None:
