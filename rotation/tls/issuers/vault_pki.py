@@ -1,10 +1,9 @@
 """A role of the PKI engine of Vault or OpenBao (https://openbao.org/api-docs/secret/pki/). What the runner needs::
 
-    path "pki/sign/ROLE"      { capabilities = ["update"] }
-    path "pki/revoke"         { capabilities = ["update"] }
-    path "pki/cert/*"         { capabilities = ["read"] }
-    path "pki/issuers"        { capabilities = ["list"] }
-    path "pki/issuer/+/json"  { capabilities = ["read"] }
+    path "pki/sign/ROLE"  { capabilities = ["update"] }
+    path "pki/revoke"     { capabilities = ["update"] }
+
+The engine shows its issuers, and what it has signed and revoked, to anybody.
 
 Clients are to trust every root that the mount knows. So a new root is trusted before it signs anything: it is added to
 the mount, and made its default after the next rotation.
