@@ -8,8 +8,8 @@ in Vault's audit log.
 **The ledger** is a document in KV version 2 at ``<ledger>/_keyturn/<mount>/<role>/<secret>``: the generation installed
 or revoked last and the highest that ever was (rotation/postgresql/roles.py says what that refuses), and which secret
 ID, by its accessor, counts as a newer generation than its metadata says, because a rollback brought it back. A
-generation is noted before its secret ID is registered, and looked up again after: where another runner revoked it in
-between, it is destroyed at once.
+generation is noted before its secret ID is registered, and looked up again after: where another runner turned it down
+in between, it is destroyed at once; what was left behind for longer, `keyturn drift` finds.
 
 **Checks** log in. But a secret ID that is not registered is denied without a login: Vault and OpenBao lock a role out,
 for all its users, after five failed ones (https://developer.hashicorp.com/vault/docs/concepts/user-lockout). A role
@@ -168,11 +168,12 @@ class VaultApproleSecretId(CredentialKind, ReportsLeftovers, HasAdministrator, D
         ledger = self._ledger(new.secret)
         ledger.change(step)
         if found is None:
-            accessor = self._register(new, value)
+            accessor, record = self._register(new, value), ledger.read().record
             try:
-                refuse_superseded(whom, ledger.read().record, new, current)
+                refuse_superseded(whom, record, new, current)
             except TargetError:
-                self._destroy(accessor)
+                if record.generation <= new.generation:  # else another runner may have registered and promoted it
+                    self._destroy(accessor)
                 raise
 
     def check(self, credential: Credential) -> Acceptance:

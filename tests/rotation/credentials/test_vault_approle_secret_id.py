@@ -253,6 +253,26 @@ def test_what_others_revoked_while_a_runner_slept_before_registering_is_destroye
     assert len(billing.registered()) == 1
 
 
+def test_what_others_promoted_while_a_runner_slept_before_registering_is_left_alone(
+    billing: Billing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, sleeper = billing.kind(), billing.kind()
+    first = installed(kind, 1)
+    second = issued(kind, 2, first)
+    register = sleeper._register
+
+    def late(new: Credential, value: Any) -> str:
+        kind.install(second, first)
+        kind.revoke(first, second)
+        installed(kind, 3, second)
+        return register(new, value)
+
+    monkeypatch.setattr(sleeper, "_register", late)
+    with pytest.raises(TargetError, match="superseded"):
+        sleeper.install(second, first)
+    assert kind.check(second) is Acceptance.ACCEPTED
+
+
 def test_a_revocation_that_died_after_its_note_is_finished_and_not_installed_over(
     billing: Billing, openbao_proxy: Proxy
 ) -> None:
