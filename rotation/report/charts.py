@@ -7,6 +7,7 @@ sheets, scripts, tooltips, comments with addresses) is taken out here: the page 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from statistics import median
@@ -21,6 +22,9 @@ from rotation.report.due_calendar import WEEKS, Calendar
 from rotation.report.history import Phase, Turn
 from rotation.report.posture import Standing
 from rotation.report.words import span
+
+# It leaves an import hook for maps, of a kind that Python 3.11 warns of at every import and 3.12 does not call.
+sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, pygal.PluginImportFixer)]
 
 _BUCKETS = ((0.25, "to 25 %"), (0.5, "to 50 %"), (0.75, "to 75 %"), (1.0, "to 100 %"), (float("inf"), "over"))
 _FONT = Style(label_font_size=11, major_label_font_size=11, value_font_size=11, no_data_font_size=13)

@@ -219,3 +219,11 @@ def test_headings_go_down_one_step_at_a_time(forty: Estate) -> None:
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(later - earlier <= 1 for earlier, later in pairwise(levels))
+
+
+def test_making_charts_leaves_no_hook_in_the_imports_of_others() -> None:
+    import sys
+
+    import rotation.report.charts  # noqa: F401
+
+    assert all(hasattr(finder, "find_spec") for finder in sys.meta_path)
