@@ -48,6 +48,7 @@ def audited(project: Project) -> int:
 
 
 def test_two_secrets_that_are_due_make_one_deployment_per_ring(project: Project, estate: Path) -> None:
+    project.run("retire")  # a grace window that is still open would hold one of them up, and rightly not the other
     before = {name: project.status(name)["current"] for name in (SECRET, TOKEN)}
     project.run("rotate", TOKEN, "--until", "test", expect=3)  # it is several steps ahead of the other one
     declare(project, estate, f"{DUE})", f"{DUE})")
