@@ -90,3 +90,8 @@ class VersionedKeys(ABC):
     @abstractmethod
     def raise_minimum(self, key: str, version: int) -> None:
         """Unwrap nothing any more that material older than ``version`` wrapped. Never lowers what is set."""
+
+
+def in_words(context: Mapping[str, str]) -> str:
+    """A context for a message: it names a secret and a generation, and holds no value."""
+    return ", ".join(f"{name}={said}" for name, said in context.items()) or "no context"

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from rotation.aws import CONFIG, Quota, ask, ask_once, connect, pages
 from rotation.errors import KeyServiceError, KeyturnError
-from rotation.keys import DataKey, KeyService, KeyView
+from rotation.keys import DataKey, KeyService, KeyView, in_words
 from rotation.retries import retrying, until
 
 T = TypeVar("T")
@@ -115,7 +115,7 @@ class AwsKms(KeyService):
     def unwrap(self, key: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
         reply = self._ask(
             lambda: self._client.decrypt(KeyId=key, CiphertextBlob=wrapped, EncryptionContext=context),
-            f"unwrap a data key with {key} for {_said(context)}",
+            f"unwrap a data key with {key} for {in_words(context)}",
         )
         return reply["Plaintext"]
 
@@ -155,7 +155,3 @@ class AwsKms(KeyService):
 
     def _ask(self, call: Callable[[], T], doing: str) -> T:
         return ask(call, doing, _REFUSALS, KeyServiceError)
-
-
-def _said(context: Mapping[str, str]) -> str:
-    return ", ".join(f"{name}={said}" for name, said in context.items()) or "no context"

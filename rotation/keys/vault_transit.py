@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rotation.errors import KeyServiceError
-from rotation.keys import DataKey, KeyService, KeyView, MaterialVersions, VersionedKeys, Wrapped
+from rotation.keys import DataKey, KeyService, KeyView, MaterialVersions, VersionedKeys, Wrapped, in_words
 from rotation.options import parse
 from rotation.retries import retrying
 from rotation.vault import Connection, connect
@@ -88,7 +88,7 @@ class VaultTransit(KeyService, VersionedKeys):
     def unwrap(self, key: str, wrapped: bytes, context: Mapping[str, str]) -> bytes:
         text = _text(wrapped)
         reply = self._ask(
-            f"unwrap a data key with {key} for {_said(context)}",
+            f"unwrap a data key with {key} for {in_words(context)}",
             lambda transit: transit.decrypt_data(key, text, context=_encoded(context), mount_point=self._mount),
         )
         return base64.b64decode(reply["plaintext"])
@@ -146,7 +146,7 @@ class VaultTransit(KeyService, VersionedKeys):
         for each, result in zip(batch, results, strict=True):
             if result.get("error"):
                 raise KeyServiceError(
-                    f"could not re-wrap the data key of {_said(each.context)} with {key}: {result['error']}"
+                    f"could not re-wrap the data key of {in_words(each.context)} with {key}: {result['error']}"
                 )
         return [result["ciphertext"].encode() for result in results]
 
@@ -205,7 +205,3 @@ def _foreign() -> KeyServiceError:
 
 def _encoded(context: Mapping[str, str]) -> str:
     return base64.b64encode(json.dumps(context, sort_keys=True, separators=(",", ":")).encode()).decode()
-
-
-def _said(context: Mapping[str, str]) -> str:
-    return ", ".join(f"{name}={said}" for name, said in context.items()) or "no context"

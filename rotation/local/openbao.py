@@ -11,16 +11,14 @@ root token in ``DIR/custody.json`` (mode 0600); every start unseals it. They ope
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,10 +27,11 @@ import hvac
 import requests
 from hvac.exceptions import VaultError
 
-from rotation.errors import KeyturnError, LocalError
+from rotation.errors import LocalError
 from rotation.file_lock import held
 from rotation.files import write_atomically
-from rotation.local.postgresql import end_with_parent, write_private
+from rotation.local.postgresql import write_private
+from rotation.local.supervised import run
 
 HOST = "127.0.0.1"
 PATIENCE = 60  # seconds until a server that was started answers
@@ -162,23 +161,5 @@ def _open(server: subprocess.Popen[bytes], folder: Path, port: int) -> None:
     await_active(client, server)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m rotation.local.openbao", description="Run OpenBao.")
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--with-parent", action="store_true", help="stop when the process that started this one ends")
-    options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if options.with_parent:
-        end_with_parent()
-    try:
-        return serve(options.folder, options.port)
-    except KeyturnError as error:
-        sys.stderr.write(f"{error}\n{error.remedy}\n")
-        return 1
-    except KeyboardInterrupt:  # before the server was there
-        return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run("rotation.local.openbao", "OpenBao", serve))

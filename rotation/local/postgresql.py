@@ -15,7 +15,6 @@ data stays in ``DIR/data``.
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import importlib.util
 import json
@@ -38,7 +37,8 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from rotation.errors import KeyturnError, LocalError
+from rotation.errors import LocalError
+from rotation.local.supervised import run
 from rotation.secret_value import SecretValue
 
 HOST = "127.0.0.1"
@@ -293,33 +293,5 @@ def _all_may_reach(path: Path) -> bool:
     return all(folder.stat().st_mode & stat.S_IXOTH for folder in path.resolve().parents)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m rotation.local.postgresql", description="Run PostgreSQL.")
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--with-parent", action="store_true", help="stop when the process that started this one ends")
-    options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if options.with_parent:
-        end_with_parent()
-    try:
-        return serve(options.folder, options.port)
-    except KeyturnError as error:
-        sys.stderr.write(f"{error}\n{error.remedy}\n")
-        return 1
-    except KeyboardInterrupt:  # before the server was there
-        return 0
-
-
-def end_with_parent() -> None:
-    """Ask the kernel for SIGTERM at the death of the process that started this one."""
-    import ctypes
-
-    set_parent_death_signal = 1  # PR_SET_PDEATHSIG, prctl(2)
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
-    if os.getppid() == 1:
-        raise SystemExit("the process that started this one has ended")
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run("rotation.local.postgresql", "PostgreSQL", serve))

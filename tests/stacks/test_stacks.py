@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +15,11 @@ import yaml
 from main import PROJECT, build_app
 from rotation import pins
 from rotation.errors import DeclarationError
-from rotation.local.providers import tool_environment
 from rotation.manifest import FOLDER, Manifest
 from rotation.model import Reference, Ring
 from stacks.environments import Environment, local_vault
-from tests.fixtures.aws import ACCESS_KEY, REGION, SECRET_KEY, AwsApi, running_aws_api
+from tests.fixtures.aws import AwsApi, running_aws_api
+from tests.stacks.terraform import terraform
 
 ENVIRONMENTS = ("local", "local-vault", "staging", "production")
 
@@ -172,33 +170,14 @@ def test_the_local_stacks_apply_cleanly_and_then_have_no_changes(project: Path, 
 
     for part in parts:
         folder = project / "cdktf.out" / "stacks" / part
-        assert _terraform(folder, "init")[0] == 0
-        assert _terraform(folder, "apply", "-auto-approve")[0] == 0
-        assert _terraform(folder, "plan", "-detailed-exitcode")[0] == 0
+        assert terraform(folder, "init")[0] == 0
+        assert terraform(folder, "apply", "-auto-approve")[0] == 0
+        assert terraform(folder, "plan", "-detailed-exitcode")[0] == 0
 
     _pin(project, "local", 42)
     build_app(project, only=parts).synth()
-    code, plan = _terraform(project / "cdktf.out" / "stacks" / "application-local", "plan", "-detailed-exitcode")
+    code, plan = terraform(project / "cdktf.out" / "stacks" / "application-local", "plan", "-detailed-exitcode")
     assert code == 2
     assert '"orders/db" = 41 -> 42' in plan
     assert "+ generation: 42" in plan
     assert "Plan: 0 to add, 2 to change, 0 to destroy." in plan
-
-
-def _terraform(folder: Path, command: str, *arguments: str) -> tuple[int, str]:
-    environment = {
-        "HOME": os.environ["HOME"],
-        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-        "AWS_REGION": REGION,
-        **tool_environment(PROJECT),
-    }
-    done = subprocess.run(
-        ["terraform", command, "-input=false", "-no-color", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from main import PROJECT, Synthesis, build_app
+from main import Synthesis, build_app
 from modules.declarations import Credential, Estate, Secret
 from modules.rotation_schedule import RotationSchedule
 from modules.rotation_trigger import Trigger, asked_every
 from rotation.errors import DeclarationError
-from rotation.local.providers import tool_environment
 from rotation.manifest import Dispatch
 from rotation.model import Ring, Strategy
 from stacks.environments import Environment, environments
 from stacks.estate import estate
-from tests.fixtures.aws import ACCESS_KEY, REGION, SECRET_KEY, AwsApi, running_aws_api
+from tests.fixtures.aws import AwsApi, running_aws_api
+from tests.stacks.terraform import terraform
 
 PIPELINE = Dispatch(
     kind="github", url="https://api.github.com/repos/o/r/actions/workflows/rotate.yml/dispatches", token="ci/token"
@@ -81,7 +79,7 @@ def test_the_function_applies_cleanly_and_then_has_no_changes(project: Path, own
     for stack in stacks:
         folder = project / "cdktf.out" / "stacks" / stack
         for arguments in (("init",), ("apply", "-auto-approve"), ("plan", "-detailed-exitcode")):
-            code, told = _terraform(folder, *arguments)
+            code, told = terraform(folder, *arguments)
             assert code == 0, told
     function = own_aws.client("lambda").get_function(FunctionName="keyturn-local")["Configuration"]
     assert function["Timeout"] == 300
@@ -196,23 +194,3 @@ def test_it_is_asked_so_often_that_no_window_is_missed(schedule: RotationSchedul
 
 def test_without_schedules_nothing_is_asked() -> None:
     assert asked_every([]) is None
-
-
-def _terraform(folder: Path, command: str, *arguments: str) -> tuple[int, str]:
-    environment = {
-        "HOME": os.environ["HOME"],
-        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-        "AWS_REGION": REGION,
-        **tool_environment(PROJECT),
-    }
-    done = subprocess.run(
-        ["terraform", command, "-input=false", "-no-color", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
-    )
-    return done.returncode, done.stdout + done.stderr
