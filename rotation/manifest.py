@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -175,12 +176,27 @@ class Manifest(_Declared):
 
     def consumers_of(self, secret: str) -> tuple[Consumer, ...]:
         """The consumers that use a secret, by name."""
-        return tuple(c for _, c in sorted(self.consumers.items()) if secret in c.secrets)
+        return tuple(self.consumers[name] for name in self._users.get(secret, ()))
+
+    @cached_property
+    def _users(self) -> dict[str, list[str]]:
+        """The names of the consumers of each secret, in order."""
+        users: dict[str, list[str]] = {}
+        for name, consumer in sorted(self.consumers.items()):
+            for secret in dict.fromkeys(consumer.secrets):
+                users.setdefault(secret, []).append(name)
+        return users
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy, which may have other consumers, and so finds their secrets anew."""
+        copy = super().model_copy(update=update, deep=deep)
+        vars(copy).pop("_users", None)
+        return copy
 
     def neighbours(self, secrets: Iterable[str]) -> tuple[Secret, ...]:
         """These secrets, and those that share a consumer with one of them."""
         names = set(secrets)
-        sharing = (set(c.secrets) for c in self.consumers.values() if not names.isdisjoint(c.secrets))
+        sharing = (consumer.secrets for name in names for consumer in self.consumers_of(name))
         return tuple(self.secrets[name] for name in sorted(names.union(*sharing)))
 
     def urgent(self, names: Iterable[str]) -> Self:

@@ -108,6 +108,7 @@ def test_an_unknown_secret_is_answered_with_what_there_is(manifest: Manifest) ->
 
 def test_the_neighbours_of_a_secret_share_a_consumer_with_it(manifest: Manifest) -> None:
     assert [secret.name for secret in manifest.neighbours([NAME])] == [OTHER, NAME]
+    assert [consumer.name for consumer in manifest.consumers_of(NAME)] == list(manifest.consumers)
     lonely = manifest.model_copy(update={"consumers": {}})
     assert [secret.name for secret in lonely.neighbours([NAME])] == [NAME]
     assert lonely.consumers_of(NAME) == ()
