@@ -11,6 +11,7 @@ KeyturnError
 ├── TargetError          a target refused
 ├── KeyServiceError      a key service refused
 ├── Unavailable          a server cannot be reached or is overloaded: worth another try
+│   └── OutcomeUnknown   nobody can tell whether a request was applied, or will be yet
 ├── Unauthorized         a server does not accept the runner's own credentials
 ├── ClockSkew            this machine's clock is far from the server's
 ├── LeaseHeld            another runner works on this secret
@@ -83,6 +84,10 @@ class Unavailable(KeyturnError):
     def __init__(self, what: str, remedy: str | None = None, *, retry_after: float | None = None) -> None:
         super().__init__(what, remedy)
         self.retry_after = retry_after
+
+
+class OutcomeUnknown(Unavailable):
+    """The answer was lost. What may not be done twice is looked at before it is tried again."""
 
 
 class Unauthorized(KeyturnError):

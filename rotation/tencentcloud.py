@@ -1,0 +1,301 @@
+"""What the Tencent Cloud plugins share: signed calls, their rates, and the cloud's errors in keyturn's words.
+
+Credentials come from the environment, read anew for each call: TENCENTCLOUD_SECRET_ID, TENCENTCLOUD_SECRET_KEY and
+TENCENTCLOUD_TOKEN, or what a cloud function gets (TENCENTCLOUD_SECRETID, TENCENTCLOUD_SECRETKEY,
+TENCENTCLOUD_SESSIONTOKEN); else from the rest of the official SDK's chain: ``~/.tencentcloud/credentials``, the role of
+a virtual machine, the OIDC role of a pod.
+
+Of the SDK only the client, its signature and this chain are used. Its retryer may send a write again that was applied,
+and its models let an answer pass that says nothing; so calls are tried again by :mod:`rotation.retries`, and answers
+are checked here.
+
+No value gets out this way: the SDK's own log, which at DEBUG holds requests and answers in full, is kept at INFO; the
+exceptions of the SDK and of requests hold the body that was sent, so they are never chained; and a call that carries a
+value (``quiet``) quotes nothing of the cloud's answer but its code.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field
+from pyrate_limiter import Duration, Limiter, Rate
+from tencentcloud.common.common_client import CommonClient
+from tencentcloud.common.credential import DefaultCredentialProvider
+from tencentcloud.common.exception import tencent_cloud_sdk_exception
+from tencentcloud.common.http.request import RequestInternal
+from tencentcloud.common.profile.client_profile import ClientProfile
+from tencentcloud.common.profile.http_profile import HttpProfile
+
+from rotation.errors import ClockSkew, KeyturnError, OutcomeUnknown, Unauthorized, Unavailable, UsageError
+from rotation.retries import retrying
+
+Refusals = Mapping[str, type[KeyturnError]]
+SdkError = tencent_cloud_sdk_exception.TencentCloudSDKException
+
+VERSIONS: Mapping[str, str] = {
+    "cam": "2019-01-16",
+    "cls": "2020-10-16",
+    "kms": "2019-01-18",
+    "scf": "2018-04-16",
+    "ssm": "2019-09-23",
+    "sts": "2018-08-13",
+}
+CONNECT_TIMEOUT = 5.0  # seconds
+
+# Calls per second and account, as https://www.tencentcloud.com/document/product/1105 says of each; most have 20.
+PER_SECOND: Mapping[str, int] = {
+    "CreateSecret": 100,
+    "DeleteSecretVersion": 50,
+    "DescribeSecret": 40,
+    "GetSecretValue": 300,
+    "ListSecretVersionIds": 40,
+    "ListSecrets": 40,
+    "PutSecretValue": 100,
+}
+_OTHERS_PER_SECOND = 20
+
+_SIGNED_AT = "KeyturnSignedAt"
+_LOST = frozenset({"ClientNetworkError", "ServerNetworkError"})  # the SDK's own codes: no answer, or none of the API
+_QUOTED = 300  # characters of an answer's message
+_FROM_ENVIRONMENT = (
+    ("TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY", "TENCENTCLOUD_TOKEN"),
+    ("TENCENTCLOUD_SECRETID", "TENCENTCLOUD_SECRETKEY", "TENCENTCLOUD_SESSIONTOKEN"),
+)
+
+logging.getLogger("tencentcloud_sdk_common").setLevel(logging.INFO)
+
+
+class Connection(BaseModel):
+    """The options that every Tencent Cloud plugin takes.
+
+    ``region`` defaults to TENCENTCLOUD_REGION. ``endpoint`` is a server that stands for all services
+    (``http://host:port``); without one each service's own is used. ``timeout`` is for an answer, in seconds.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    region: str | None = Field(default=None, pattern=r"^[a-z]+(-[a-z0-9]+)+$")
+    endpoint: str | None = Field(default=None, pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]+)?$")
+    timeout: float = Field(default=15.0, gt=0, le=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a call is spoken of, and what its answers mean.
+
+    ``doing`` completes "could not …". ``refuse`` maps the cloud's error codes, or their part before the dot, to errors;
+    other refusals become ``otherwise``. An answer without the fields that it ``requires`` is no answer. ``quiet``
+    calls carry a value.
+    """
+
+    doing: str
+    otherwise: type[KeyturnError]
+    refuse: Refusals = field(default_factory=dict)
+    requires: tuple[str, ...] = ()
+    quiet: bool = False
+
+
+def connect(connection: Connection) -> Cloud:
+    """The calls of one region; one object for all plugins that ask for the same.
+
+    Raises :class:`UsageError` where neither the option nor the environment names a region.
+    """
+    region = connection.region or os.environ.get("TENCENTCLOUD_REGION")
+    if not region:
+        raise UsageError("no region of Tencent Cloud is set", "Declare the option region, or set TENCENTCLOUD_REGION.")
+    return _cloud(region, connection.endpoint, connection.timeout)
+
+
+@cache
+def _cloud(region: str, endpoint: str | None, timeout: float) -> Cloud:
+    return Cloud(region, endpoint, timeout)
+
+
+class Cloud:
+    """Calls in one region. Safe for threads. ``clock`` gives Unix seconds; it is what requests are signed with."""
+
+    def __init__(
+        self, region: str, endpoint: str | None = None, timeout: float = 15.0, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.region = region
+        self._endpoint = endpoint
+        self._timeout = timeout
+        self._clock = clock
+        self._credentials = _Credentials()
+        self._clients: dict[str, _Client] = {}
+        self._lock = threading.Lock()
+
+    def now(self) -> datetime:
+        """The time that requests are signed with."""
+        return datetime.fromtimestamp(self._clock(), UTC)
+
+    def call(self, service: str, action: str, parameters: Mapping[str, Any], manner: Manner) -> dict[str, Any]:
+        """Call, again and again while it is :class:`Unavailable`; return the answer's fields.
+
+        Only for what may be done twice; for what may not, see :meth:`call_once`.
+        """
+        return retrying(lambda: self.call_once(service, action, parameters, manner))
+
+    def call_once(
+        self,
+        service: str,
+        action: str,
+        parameters: Mapping[str, Any],
+        manner: Manner,
+        *,
+        holds: Callable[[], None] | None = None,
+    ) -> dict[str, Any]:
+        """Call once. Raises :class:`OutcomeUnknown` where the request may have been applied, or may be yet.
+
+        With ``holds`` the request is bound to a lease: its time is taken first, then ``holds`` is called, which raises
+        where the lease is lost, and only then the request is signed, with that time. The cloud refuses it 300 s later,
+        so whatever holds up this process or the network, it is applied soon after a moment at which the lease was held,
+        or never.
+        """
+        _limiter(self.region, service, action).try_acquire(action)
+        signed_at = int(self._clock())
+        if holds is not None:
+            holds()
+        try:
+            answer = json.loads(self._client(service).call(action, dict(parameters), options={_SIGNED_AT: signed_at}))[
+                "Response"
+            ]
+            problem = _flaw(answer, manner.requires)
+            if problem is None:
+                return dict(answer)
+        except SdkError as error:
+            problem = (str(error.code), str(error.message))
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            problem = ("ClientNetworkError", type(error).__name__)
+        # Raised out here it has no exception of the SDK as its context.
+        raise _translated(*problem, manner)
+
+    def _client(self, service: str) -> _Client:
+        with self._lock:
+            if service not in self._clients:
+                self._clients[service] = self._made(service)
+            return self._clients[service]
+
+    def _made(self, service: str) -> _Client:
+        scheme, netloc = urlsplit(self._endpoint)[:2] if self._endpoint else ("https", None)
+        http = HttpProfile(protocol=scheme, endpoint=netloc, reqTimeout=(CONNECT_TIMEOUT, self._timeout))
+        profile = ClientProfile(httpProfile=http, language="en-US", request_client="keyturn")
+        return _Client(service, VERSIONS[service], self._credentials, self.region, profile)
+
+
+class _Client(CommonClient):  # type: ignore[misc]  # the SDK has no types
+    """The SDK's client, whose requests carry the time that they are told instead of the time of signing."""
+
+    def _build_req_with_tc3_signature(
+        self, action: str, params: dict[str, Any], req: RequestInternal, options: dict[str, Any] | None = None
+    ) -> None:
+        """The SDK's method of the same name for a POST of JSON, but for the time.
+        https://www.tencentcloud.com/document/api/1105/50207 ("Signature v3")"""
+        options = options or {}
+        signed_at = int(options[_SIGNED_AT])
+        secret_id, secret_key, token = self.credential.get_credential_info()
+        req.data = json.dumps(params)
+        req.header |= {
+            "Content-Type": "application/json",
+            "Host": self._get_endpoint(options=options),
+            "X-TC-Action": action,
+            "X-TC-Language": self.profile.language,
+            "X-TC-Region": self.region,
+            "X-TC-RequestClient": self.request_client,
+            "X-TC-Timestamp": str(signed_at),
+            "X-TC-Version": self._apiVersion,
+            **({"X-TC-Token": token} if token else {}),
+        }
+        date = f"{datetime.fromtimestamp(signed_at, UTC):%Y-%m-%d}"
+        signature = self._get_tc3_signature(params, req, date, self._service, secret_key, options)
+        req.header["Authorization"] = (
+            f"TC3-HMAC-SHA256 Credential={secret_id}/{date}/{self._service}/tc3_request,"
+            f" SignedHeaders=content-type;host, Signature={signature}"
+        )
+
+
+class _Provided(Protocol):
+    def get_credential_info(self) -> tuple[str, str, str | None]: ...
+
+
+class _Credentials:
+    """Who the runner is, asked for at each call: the environment's keys change under a warm cloud function."""
+
+    def __init__(self) -> None:
+        self._chain: _Provided | None = None
+        self._lock = threading.Lock()
+
+    def get_credential_info(self) -> tuple[str, str, str | None]:
+        """Identifier, key and token (None: a permanent key). Raises :class:`Unauthorized` where there is none."""
+        for names in _FROM_ENVIRONMENT:
+            secret_id, secret_key, token = (os.environ.get(name, "").strip() for name in names)
+            if secret_id and secret_key:
+                return secret_id, secret_key, token or None
+        found = self._provided().get_credential_info()
+        if not all(found[:2]):
+            raise _no_credentials()
+        return found
+
+    def _provided(self) -> _Provided:
+        with self._lock:
+            if self._chain is None:
+                try:
+                    self._chain = DefaultCredentialProvider().get_credentials()
+                except (SdkError, OSError):
+                    self._chain = None
+            if self._chain is None:
+                raise _no_credentials()
+            return self._chain
+
+
+def _no_credentials() -> Unauthorized:
+    return Unauthorized(
+        "no credentials for Tencent Cloud are found",
+        "Set TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY (and _TOKEN), or run where a role is bound.",
+    )
+
+
+def _flaw(answer: Mapping[str, Any], requires: tuple[str, ...]) -> tuple[str, str] | None:
+    """The code and message of an answer that is an error, or lacks what it should have.
+
+    The SDK looks for an error only where the content type is exactly ``application/json``.
+    """
+    if "Error" in answer:
+        return str(answer["Error"]["Code"]), str(answer["Error"]["Message"])
+    missing = [field for field in requires if answer.get(field) is None]
+    return ("ServerNetworkError", f"the answer lacks {', '.join(missing)}") if missing else None
+
+
+def _translated(code: str, message: str, manner: Manner) -> KeyturnError:
+    said = code if manner.quiet or not message else f"{code}: {message[:_QUOTED]}"
+    what = f"could not {manner.doing}: Tencent Cloud answered {said}"
+    kind = code.partition(".")[0]
+    if code in _LOST:
+        return OutcomeUnknown(f"could not {manner.doing}: no answer of Tencent Cloud came through, {said}")
+    if kind == "InternalError":
+        return OutcomeUnknown(what)
+    if kind in ("RequestLimitExceeded", "ServiceUnavailable"):
+        return Unavailable(what)
+    if code == "AuthFailure.SignatureExpire":
+        return ClockSkew(what)
+    if kind in ("AuthFailure", "UnauthorizedOperation"):
+        return Unauthorized(what)
+    return manner.refuse.get(code, manner.refuse.get(kind, manner.otherwise))(what)
+
+
+@cache
+def _limiter(region: str, service: str, action: str) -> Limiter:
+    """The one limiter of this process for an action: threads and clients share it, as the cloud counts."""
+    del region, service
+    return Limiter(Rate(PER_SECOND.get(action, _OTHERS_PER_SECOND), Duration.SECOND))
