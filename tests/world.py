@@ -73,7 +73,7 @@ class Slot:
 @dataclass
 class Principal:
     """One login of the target, and its memory: the generation that was installed or revoked last, and the highest
-    that ever was (as :mod:`rotation.postgresql.roles` keeps it)."""
+    that ever was (as :mod:`rotation.fencing` keeps it)."""
 
     password: str | None = None
     generation: int = 0

@@ -6,7 +6,7 @@ Its metadata, ``keyturn_secret`` and ``keyturn_generation``, is also in every to
 in Vault's audit log.
 
 **The ledger** is a document in KV version 2 at ``<ledger>/_keyturn/<mount>/<role>/<secret>``: the generation installed
-or revoked last and the highest that ever was (rotation/postgresql/roles.py says what that refuses), and which secret
+or revoked last and the highest that ever was (rotation/fencing.py says what that refuses), and which secret
 ID, by its accessor, counts as a newer generation than its metadata says, because a rollback brought it back. A
 generation is noted before its secret ID is registered, and looked up again after: where another runner turned it down
 in between, it is destroyed at once; what was left behind for longer, `keyturn drift` finds.
@@ -61,10 +61,10 @@ from rotation.credentials import (
     ReportsLeftovers,
 )
 from rotation.errors import DeclarationError, TargetError, Unauthorized, Unavailable
+from rotation.fencing import Record, refuse_superseded
 from rotation.kv_document import Document
 from rotation.model import Acceptance, Credential, Leftover, Strategy
 from rotation.options import first_problem, parse
-from rotation.postgresql.roles import Record, refuse_superseded
 from rotation.retries import retrying
 from rotation.secret_value import SecretValue
 from rotation.vault import TIMEOUT, Connection, connect

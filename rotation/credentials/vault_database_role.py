@@ -14,7 +14,7 @@ read that role's static-creds gets the new one, though: revoking keeps nobody fr
 **The ledger.** Vault keeps nothing on a role but the time of its last rotation. What keyturn did to it is noted in KV
 version 2, at ``<ledger>/_keyturn/<mount>/<role>``, each time by compare-and-set:
 
-- The generation that is installed, or was revoked, and the highest that ever was (rotation/postgresql/roles.py says
+- The generation that is installed, or was revoked, and the highest that ever was (rotation/fencing.py says
   what that refuses); the ``id`` of its value; and ``rotated``, when Vault made its password.
 - ``turning``, before a rotation: for which value, by which run, and the time of the rotation before. A run whose reply
   was lost finds a later time than that, and takes the rotation for done. Others wait for that run before they take its
@@ -67,12 +67,13 @@ from rotation.credentials import (
     ReadSecret,
     ReportsUsage,
 )
+from rotation.database_login import Login
 from rotation.errors import DeclarationError, TargetError, Unauthorized, Unavailable
+from rotation.fencing import Record, refuse_superseded
 from rotation.kv_document import Document
 from rotation.model import Acceptance, Credential, Strategy, Usage
 from rotation.options import first_problem, parse
-from rotation.postgresql import APPLICATION_NAME, Login, Transport, privileges
-from rotation.postgresql.roles import Record, refuse_superseded
+from rotation.postgresql import APPLICATION_NAME, Transport, privileges
 from rotation.retries import retrying, until
 from rotation.secret_value import SecretValue
 from rotation.vault import Connection, connect

@@ -1,4 +1,4 @@
-"""PostgreSQL as keyturn meets it: logins in AWS's JSON shape, connections, and errors without values.
+"""PostgreSQL as keyturn meets it: connections, and errors without values.
 
 psycopg's errors on connecting are not chained to ours: they carry the settings, the password among them
 (``error.pgconn``). Their text, which names host, port and user only, goes into our message instead. Errors of
@@ -7,7 +7,6 @@ statements carry neither settings nor statement, and are chained.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from pydantic import BaseModel, ConfigDict, ValidationError
 
+from rotation.database_login import Login
 from rotation.errors import KeyturnError, TargetError, Unauthorized, Unavailable
-from rotation.options import first_problem
-from rotation.secret_value import SecretValue
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -45,61 +42,6 @@ class Transport:
 
     sslmode: str = "prefer"
     sslrootcert: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Login:
-    """Who logs in where."""
-
-    host: str
-    port: int
-    username: str
-    password: SecretValue
-    dbname: str
-
-    def to_value(self) -> SecretValue:
-        """The JSON that AWS's own rotation functions use: engine, host, port, username, password, dbname."""
-        place = {"engine": "postgres", "host": self.host, "port": self.port}
-        return SecretValue(
-            json.dumps({**place, "username": self.username, "password": self.password.reveal(), "dbname": self.dbname})
-        )
-
-
-class _Shape(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    username: str
-    password: str
-    host: str | None = None
-    port: int | None = None
-    dbname: str | None = None
-
-
-def parse(value: SecretValue, whose: str, *, host: str | None, port: int | None, dbname: str) -> Login:
-    """Read a login from its JSON; ``host``, ``port`` and ``dbname`` stand in for what it leaves out.
-
-    Raises :class:`TargetError` that names the field, never its content.
-    """
-    try:
-        shape = _Shape.model_validate_json(value.reveal())
-    except ValidationError as error:  # it holds the value: not chained
-        where, what = first_problem(error)
-        problem = f"{where or 'its JSON'}: {what}"
-    else:
-        address = shape.host or host
-        if address is not None:
-            return Login(
-                address,
-                shape.port or port or 5432,
-                shape.username,
-                SecretValue(shape.password),
-                shape.dbname or dbname,
-            )
-        problem = "host: missing, and not among the options either"
-    raise TargetError(
-        f"the value of {whose} is not a PostgreSQL login ({problem})",
-        "Store it as JSON with engine, host, port, username, password and dbname.",
-    )
 
 
 def connect(login: Login, transport: Transport) -> Connection:
