@@ -19,15 +19,15 @@ from modules import vault_policies as policies
 from rotation import plugins
 from rotation.credentials import CredentialKind
 from rotation.credentials.vault_approle_secret_id import VaultApproleSecretId
-from rotation.engine import Purpose, Request
+from rotation.engine import Request
 from rotation.errors import DeclarationError, TargetError, Unauthorized, Unavailable
 from rotation.manifest import Plugin
-from rotation.model import Acceptance, Act, Credential, Leftover, Strategy
+from rotation.model import Acceptance, Credential, Leftover, Strategy
 from rotation.secret_value import SecretValue
+from tests.contracts.crash import NAME, WAIT, CrashContract, Stage
 from tests.contracts.credential_kind import SECRET, Make, OverlapContract, TargetContract, installed, issued, texts_of
 from tests.fixtures.openbao import OpenBao, Proxy
 from tests.fixtures.postgresql import free_port
-from tests.test_crash_kinds import NAME, WAIT, Stage, dies
 
 RIGHT = {"role": "billing", "address": "http://127.0.0.1:1"}
 _numbers = count(1)
@@ -441,7 +441,7 @@ def test_a_wrong_option_is_refused_by_its_name(options: dict[str, Any], reason: 
         VaultApproleSecretId(RIGHT | options, Strategy.OVERLAPPING, _never_read)
 
 
-class TestWithTheEngine:
+class TestWithTheEngine(CrashContract):
     """The kind in a real rotation, with its values in a KV engine."""
 
     @pytest.fixture
@@ -454,28 +454,6 @@ class TestWithTheEngine:
             made.run(Request(initialize=True, wait=WAIT))
             yield made
 
-    @pytest.mark.parametrize("side", ["before", "after"])
-    @pytest.mark.parametrize("act", [Act.STAGE, Act.INSTALL, Act.PROMOTE])
-    def test_a_rotation_that_dies_is_finished_by_the_next_run(
-        self, stage: Stage, billing: Billing, act: Act, side: str
-    ) -> None:
-        assert dies(lambda: stage.run(Request(wait=WAIT), kill=(act, side)))
-        stage.run(Request(wait=WAIT))
-        assert stage.observed()["current"] == (2, Acceptance.ACCEPTED)
-        assert len(billing.registered()) == 2
-
-    @pytest.mark.parametrize("side", ["before", "after"])
-    def test_a_retirement_that_dies_is_finished_by_the_next_run(
-        self, stage: Stage, billing: Billing, side: str
-    ) -> None:
-        stage.run(Request(wait=WAIT))
-        assert dies(lambda: stage.run(Request(purpose=Purpose.RETIRE, wait=WAIT), kill=(Act.RETIRE, side)))
-        stage.run(Request(purpose=Purpose.RETIRE, wait=WAIT))
-        assert stage.observed() == {"current": (2, Acceptance.ACCEPTED), "pending": None, "previous": None}
-        assert len(billing.registered()) == 1
-
-    def test_a_rollback_leaves_no_secret_id_of_the_candidate(self, stage: Stage, billing: Billing) -> None:
-        stage.run(Request(until="test", wait=WAIT))
-        stage.run(Request(purpose=Purpose.ROLL_BACK, wait=WAIT))
-        assert stage.observed() == {"current": (1, Acceptance.ACCEPTED), "pending": None, "previous": None}
-        assert len(billing.registered()) == 1
+    @pytest.fixture
+    def kept(self, billing: Billing) -> Callable[[], int]:
+        return lambda: len(billing.registered())

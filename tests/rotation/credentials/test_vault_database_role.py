@@ -21,12 +21,12 @@ from rotation.credentials.vault_database_role import VaultDatabaseRole
 from rotation.engine import Purpose, Request
 from rotation.errors import Conflict, DeclarationError, TargetError, Unauthorized, Unavailable
 from rotation.manifest import Plugin
-from rotation.model import Acceptance, Act, Credential, Strategy, Usage
+from rotation.model import Acceptance, Credential, Strategy, Usage
 from rotation.secret_value import SecretValue
+from tests.contracts.crash import NAME, WAIT, CrashContract, Stage
 from tests.contracts.credential_kind import SECRET, Make, OverlapContract, TargetContract, installed, issued
 from tests.fixtures.openbao import OpenBao, Proxy
 from tests.fixtures.postgresql import Database, Server, free_port, fresh_database
-from tests.test_crash_kinds import NAME, WAIT, Stage, dies
 
 DECADE = "87600h"
 RIGHT = {"roles": ["a", "b"], "host": "db", "dbname": "orders", "address": "http://127.0.0.1:1"}
@@ -482,7 +482,7 @@ def test_a_wrong_option_is_refused_by_its_name(options: dict[str, Any], reason: 
         VaultDatabaseRole(RIGHT | options, Strategy.ALTERNATING, _never_read)
 
 
-class TestWithTheEngine:
+class TestWithTheEngine(CrashContract):
     """The kind in a real rotation, with its values in a KV engine."""
 
     @pytest.fixture(params=[Strategy.ALTERNATING, Strategy.SINGLE])
@@ -491,25 +491,6 @@ class TestWithTheEngine:
         made = Stage.on_vault(tmp_path, orders.openbao, orders.ledger, credential, request.param)
         made.run(Request(initialize=True, wait=WAIT))
         return made
-
-    @pytest.mark.parametrize("side", ["before", "after"])
-    @pytest.mark.parametrize("act", [Act.STAGE, Act.INSTALL, Act.PROMOTE])
-    def test_a_rotation_that_dies_is_finished_by_the_next_run(self, stage: Stage, act: Act, side: str) -> None:
-        assert dies(lambda: stage.run(Request(wait=WAIT), kill=(act, side)))
-        stage.run(Request(wait=WAIT))
-        assert stage.observed()["current"] == (2, Acceptance.ACCEPTED)
-
-    @pytest.mark.parametrize("side", ["before", "after"])
-    def test_a_retirement_that_dies_is_finished_by_the_next_run(self, stage: Stage, side: str) -> None:
-        stage.run(Request(wait=WAIT))
-        assert dies(lambda: stage.run(Request(purpose=Purpose.RETIRE, wait=WAIT), kill=(Act.RETIRE, side)))
-        stage.run(Request(purpose=Purpose.RETIRE, wait=WAIT))
-        assert stage.observed() == {"current": (2, Acceptance.ACCEPTED), "pending": None, "previous": None}
-
-    def test_a_rollback_leaves_the_generation_before_accepted(self, stage: Stage) -> None:
-        stage.run(Request(until="test", wait=WAIT))
-        stage.run(Request(purpose=Purpose.ROLL_BACK, wait=WAIT))
-        assert stage.observed() == {"current": (1, Acceptance.ACCEPTED), "pending": None, "previous": None}
 
 
 def test_a_role_in_use_is_taken_over_without_a_rotation_and_then_turned(orders: Orders, tmp_path: Path) -> None:
