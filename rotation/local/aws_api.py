@@ -35,9 +35,10 @@ from werkzeug.wrappers import Request, Response
 
 from rotation.errors import KeyturnError
 from rotation.local import aws_kms, aws_secrets_manager
-from rotation.local.aws_faults import Fault, Faults, Kind, refusal
+from rotation.local.aws_faults import Fault, Kind, refusal
 from rotation.local.aws_snapshot import Snapshot
 from rotation.local.aws_wire import Call, clock_error, error, json_answer, read_call
+from rotation.local.fault_queue import FaultQueue
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -61,7 +62,7 @@ class Application:
     def __init__(self, moto: WSGIApplication, snapshot: Snapshot) -> None:
         self._moto = moto
         self._snapshot = snapshot
-        self._faults = Faults()
+        self._faults: FaultQueue[Fault] = FaultQueue()
         self.settings = Settings()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from enum import StrEnum
-from threading import Lock
 from typing import Any
 
 from werkzeug.wrappers import Response
 
 from rotation.local.aws_wire import Call, error
+from rotation.local.fault_queue import PlannedFault
 
 
 class Kind(StrEnum):
@@ -26,69 +25,14 @@ class Kind(StrEnum):
     DELAY = "delay"  # applied after some seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """``operation`` may be ``*`` for any of the service's. ``after`` lets that many calls pass first."""
-
-    service: str
-    operation: str
-    kind: Kind
-    times: int = 1
-    after: int = 0
-    seconds: float = 0.0
+@dataclass(frozen=True)
+class Fault(PlannedFault[Kind]):
+    """A fault of the AWS API."""
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Fault:
         """Raises ValueError or TypeError for what is not a fault."""
         return cls(**{**value, "kind": Kind(value.get("kind", ""))})
-
-    def concerns(self, call: Call) -> bool:
-        return self.service == call.service and self.operation in ("*", call.operation)
-
-
-@dataclass
-class Faults:
-    """The faults that are still to come, and a count of all calls."""
-
-    _pending: list[Fault] = field(default_factory=list)
-    _calls: Counter[str] = field(default_factory=Counter)
-    _lock: Lock = field(default_factory=Lock)
-
-    def add(self, fault: Fault) -> None:
-        with self._lock:
-            self._pending.append(fault)
-
-    def clear(self) -> None:
-        with self._lock:
-            self._pending.clear()
-
-    def count(self, call: Call) -> Fault | None:
-        """Count a call; return the oldest fault that is due for it, if any."""
-        with self._lock:
-            self._calls[str(call)] += 1
-            for index, fault in enumerate(self._pending):
-                if not fault.concerns(call):
-                    continue
-                self._use(index)
-                return fault if fault.after == 0 else None
-            return None
-
-    def _use(self, index: int) -> None:
-        fault = self._pending[index]
-        if fault.after:
-            self._pending[index] = replace(fault, after=fault.after - 1)
-        elif fault.times > 1:
-            self._pending[index] = replace(fault, times=fault.times - 1)
-        else:
-            del self._pending[index]
-
-    def calls(self) -> dict[str, int]:
-        with self._lock:
-            return dict(self._calls)
-
-    def forget_calls(self) -> None:
-        with self._lock:
-            self._calls.clear()
 
 
 # Names and statuses from the "Common Errors" and "Errors" pages of each service's API reference.
