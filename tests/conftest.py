@@ -4,6 +4,7 @@ pytest_plugins = [
     "tests.fixtures.aws",
     "tests.fixtures.postgresql",
     "tests.fixtures.openbao",
+    "tests.fixtures.tencent",
     "tests.fixtures.tls",
     "tests.fixtures.project",
     "tests.fixtures.pipeline",

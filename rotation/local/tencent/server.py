@@ -1,0 +1,172 @@
+"""The emulated cloud on the wire: one HTTP server on 127.0.0.1 for all services.
+
+Besides the services' own API it answers, for tests and for the embedded environment:
+
+- ``GET /keyturn/ready``
+- ``GET /keyturn/calls`` ``{"ssm.PutSecretValue": 3, …}``; ``DELETE`` sets the counts to zero
+- ``POST /keyturn/faults`` a :class:`~rotation.local.tencent.faults.Fault` as JSON; ``DELETE`` drops those still to come
+  and releases the calls that are held
+- ``PUT /keyturn/clock`` ``{"offset_seconds": 600}``
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
+from werkzeug.wrappers import Response
+from werkzeug.wsgi import get_input_stream
+
+from rotation.local.tencent.cloud import Cloud
+from rotation.local.tencent.faults import Fault, Faults, Kind, refuse
+from rotation.local.tencent.wire import ApiError, Request, refusal, reply
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+HOST = "127.0.0.1"
+_TICK = 0.2  # seconds
+
+_log = logging.getLogger("tencent")
+
+
+class Application:
+    """WSGI: counts a call, misbehaves on demand, and lets the cloud answer."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self.cloud = cloud
+        self.faults = Faults()
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        request = _read(environ)
+        if request.path.startswith("/keyturn/"):
+            return self._control(request)(environ, start_response)
+        return self._answer(request, environ)(environ, start_response)
+
+    def _answer(self, request: Request, environ: WSGIEnvironment) -> Response:
+        fault = self.faults.count(request)
+        kind = fault.kind if fault else None
+        if fault:
+            self._before(fault, environ)
+        body = self._body(request, fault)
+        if kind is Kind.LOST_REPLY:
+            _drop_connection(environ)
+        content_type = "application/json; charset=utf-8" if kind is Kind.CHARSET else "application/json"
+        if kind is Kind.HTTP_ERROR:
+            return Response("Internal Server Error", 500, content_type="text/html")
+        answer = Response(body, 200, content_type=content_type)
+        if kind is Kind.CUT:
+            answer.data = body[: len(body) // 2]
+            answer.content_length = len(body)
+        return answer
+
+    def _before(self, fault: Fault, environ: WSGIEnvironment) -> None:
+        """What a fault does before the cloud looks at the call."""
+        if fault.kind is Kind.DROP:
+            _drop_connection(environ)
+        if fault.kind is Kind.DELAY:
+            self.cloud.clock.wait(fault.seconds)
+        if fault.kind is Kind.HOLD:
+            self.faults.hold()
+
+    def _body(self, request: Request, fault: Fault | None) -> bytes:
+        """The answer's bytes: the cloud's fields in their envelope, or its refusal."""
+        if fault and fault.kind is Kind.HTTP_ERROR:
+            return b""
+        try:
+            if fault:
+                refuse(fault.kind)
+            return reply(self.cloud.answer(request, fault.writes if fault and fault.kind is Kind.STALE else 0))
+        except ApiError as error:
+            _log.info("%s.%s refused: %s", request.service, request.operation, error.code)
+            return refusal(error)
+
+    def _control(self, request: Request) -> Response:
+        try:
+            value = self._control_answer(f"{request.method} {request.path.removeprefix('/keyturn/')}", request)
+        except (ValueError, TypeError, KeyError) as problem:
+            return _json({"error": type(problem).__name__}, 400)
+        return _json({"error": "there is no such thing"}, 404) if value is None else _json(value)
+
+    def _control_answer(self, asked: str, request: Request) -> Mapping[str, Any] | None:
+        match asked:
+            case "GET ready":
+                return {"ready": True}
+            case "GET calls":
+                return self.faults.calls()
+            case "DELETE calls":
+                self.faults.forget_calls()
+            case "POST faults":
+                self.faults.add(Fault.from_json(json.loads(request.body)))
+            case "DELETE faults":
+                self.faults.clear()
+            case "PUT clock":
+                self.cloud.clock.run(float(json.loads(request.body)["offset_seconds"]))
+            case _:
+                return None
+        return {}
+
+
+def _read(environ: WSGIEnvironment) -> Request:
+    headers = {
+        name.removeprefix("HTTP_").replace("_", "-").lower(): str(value)
+        for name, value in environ.items()
+        if name.startswith("HTTP_") or name == "CONTENT_TYPE"
+    }
+    return Request(environ["REQUEST_METHOD"], environ["PATH_INFO"], headers, get_input_stream(environ).read())
+
+
+def _json(value: Mapping[str, Any], status: int = 200) -> Response:
+    return Response(json.dumps(value), status, content_type="application/json")
+
+
+def _drop_connection(environ: WSGIEnvironment) -> NoReturn:
+    environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+    raise ConnectionAbortedError("dropped on demand")
+
+
+class _Handler(WSGIRequestHandler):
+    """Writes no log of its own: a request's line says nothing here, for every one is POST /."""
+
+    def log(self, type: str, message: str, *args: Any) -> None:  # werkzeug's name
+        pass
+
+
+class Server:
+    """The cloud on a port of 127.0.0.1 (0 for a free one), served by a thread of this process."""
+
+    def __init__(self, cloud: Cloud, port: int = 0) -> None:
+        self.application = Application(cloud)
+        self._cloud = cloud
+        self._http = ThreadedWSGIServer(HOST, port, self.application, _Handler)
+        self._http.daemon_threads = False  # so that they are waited for at the end
+        self.address = f"{HOST}:{self._http.port}"
+        cloud.names |= {self.address, f"localhost:{self._http.port}"}
+        self._stopping = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, name="tencent"),
+            threading.Thread(target=self._tick, name="tencent-clock"),
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Stop serving; return when the last call was answered and the records are closed."""
+        self._stopping.set()
+        self.application.faults.clear()
+        self._http.shutdown()
+        for thread in self._threads:
+            thread.join()
+        self._http.server_close()
+        self._cloud.close()
+
+    def _tick(self) -> None:
+        while not self._stopping.wait(_TICK):
+            self._cloud.tick()
