@@ -15,6 +15,7 @@ from modules.cdk import (
     Annotations,
     App,
     Aspects,
+    TerraformDataSource,
     TerraformProvider,
     TerraformProviderGeneratorMetadata,
     TerraformResource,
@@ -67,14 +68,27 @@ class Resource(TerraformResource):
     ) -> None:
         self.where = where or here()
         self._arguments = _given(arguments)
-        schema = stack.schemas.get(kind.partition("_")[0])
-        if schema is None:
-            raise DeclarationError(f"{self.where}: {stack.name} has no provider for {kind}")
-        _refuse(schema.problems(kind, self._arguments), self.where, f"{stack.name}/{construct_id(name)} ({kind})")
+        problems = _schema(stack, kind, self.where).problems(kind, self._arguments)
+        _refuse(problems, self.where, f"{stack.name}/{construct_id(name)} ({kind})")
         try:
             super().__init__(stack, construct_id(name), terraform_resource_type=kind, depends_on=after or None)
         except RuntimeError as error:  # jsii's, as for two constructs of one name
             raise DeclarationError(f"{self.where}: {stack.name}/{construct_id(name)}: {error}") from error
+
+    @jsii.member(jsii_name="synthesizeAttributes")
+    def _synthesize_attributes(self) -> Arguments:
+        return self._arguments
+
+
+class Data(TerraformDataSource):
+    """What a provider looks up when it plans, checked likewise. It is kept in state: never a value."""
+
+    def __init__(self, stack: Stack, name: str, kind: str, arguments: Arguments, *, where: Where) -> None:
+        self.where = where
+        self._arguments = _given(arguments)
+        problems = _schema(stack, kind, where).problems_of_data(kind, self._arguments)
+        _refuse(problems, where, f"{stack.name}/{construct_id(name)} ({kind})")
+        super().__init__(stack, construct_id(name), terraform_resource_type=kind)
 
     @jsii.member(jsii_name="synthesizeAttributes")
     def _synthesize_attributes(self) -> Arguments:
@@ -121,6 +135,14 @@ def literal(text: str) -> str:
 
 def _given(arguments: Arguments) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _schema(stack: Stack, kind: str, where: Where) -> Schema:
+    """The schema of the provider that a resource or data source is of."""
+    schema = stack.schemas.get(kind.partition("_")[0])
+    if schema is None:
+        raise DeclarationError(f"{where}: {stack.name} has no provider for {kind}")
+    return schema
 
 
 def _refuse(problems: list[str], where: Where, what: str) -> None:

@@ -8,7 +8,7 @@ a window or an interval is short: each is met at least twice, for a tick can be 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from modules.declarations import Estate, Secret
 from modules.resource import Stack
-from modules.vendor import FunctionSpec, FunctionVendor, Vendor
+from modules.vendor import Firing, FunctionSpec, FunctionVendor, Vendor
 from modules.where import Where, here
 from rotation.errors import DeclarationError
 from rotation.manifest import Dispatch
@@ -96,6 +96,7 @@ class RotationTrigger:
             security_groups=trigger.security_groups,
             variables=variables,
             every=asked_every(s.schedule.declared for s in estate.secrets if s.schedule is not None),
+            firings=tuple(_firings(estate.secrets)),
             secrets=tuple(vendor.stored_as(secret.name) for secret in turned),
             others=tuple(vendor.stored_as(secret.name) for secret in estate.secrets if secret not in turned),
             sealed=tuple(vendor.stored_as(secret.name) for secret in turned if secret.sealed),
@@ -135,6 +136,14 @@ def asked_every(schedules: Iterable[Schedule]) -> timedelta | None:
     return next((period for period in _PERIODS if 2 * period <= shortest), _PERIODS[-1])
 
 
+def _firings(secrets: Iterable[Secret]) -> Iterator[Firing]:
+    """The crons of these secrets, but for those with jitter, which come due some time later."""
+    for secret in secrets:
+        schedule = secret.schedule.declared if secret.schedule is not None else None
+        if schedule is not None and schedule.cron is not None and not schedule.jitter:
+            yield Firing(schedule.cron, schedule.timezone, secret.where)
+
+
 def _span(window: Window) -> timedelta:
     opens = datetime.combine(_ANY_DAY, window.opens)
     closes = datetime.combine(_ANY_DAY, window.closes or time(0))
@@ -150,7 +159,7 @@ def _check(trigger: Trigger, estate: Estate) -> None:
     if not 120 <= trigger.timeout <= 900:
         raise DeclarationError(
             f"{where}: a timeout of {trigger.timeout} s is not between 120 (a secret is only begun with 60 s left) and"
-            " 900, which is Lambda's longest"
+            " 900, which is a function's longest"
         )
     address = urlsplit(trigger.dispatch.url) if trigger.dispatch else None
     if address is not None and address.scheme != "https" and address.hostname not in _LOOPBACK:

@@ -4,7 +4,10 @@ The schemas in schemas/ are reduced to the resources in use and to what a declar
 ``required`` and ``optional`` arguments ({name: type}), ``computed`` ones (names), and nested ``blocks`` with their
 ``nesting`` (list, set or single), ``min`` and ``max`` (0: no limit). AWS 3.39.0 comes from ``terraform providers schema
 -json``; 6.69.1 was read off its typed bindings, which do not tell the computed arguments, nor sets from lists.
-``absent`` lists resources that other versions have and this one has not.
+Tencent Cloud's comes from ``terraform providers schema -json`` too, but for its data source, which was read off
+https://github.com/tencentcloudstack/terraform-provider-tencentcloud (services/kms/data_source_tc_kms_keys.go).
+``absent`` lists resources that other versions have and this one has not; ``data`` has the data sources, where any are
+in use.
 """
 
 from __future__ import annotations
@@ -44,6 +47,7 @@ class Schema:
     configuration: Block | None
     resources: Mapping[str, Block]
     absent: frozenset[str]
+    data: Mapping[str, Block]
 
     @staticmethod
     @cache
@@ -64,6 +68,7 @@ class Schema:
             configuration=content.get("configuration"),
             resources=content["resources"],
             absent=frozenset(content["absent"]),
+            data=content.get("data", {}),
         )
 
     def has(self, resource: str) -> bool:
@@ -73,13 +78,20 @@ class Schema:
         """What is wrong with a resource, one sentence each; empty when nothing is."""
         if resource in self.absent:
             return [f"{self.provider} {self.version} has no resource {resource}; other versions of it have"]
-        if resource not in self.resources:
-            return [f"the schema of {self.provider} {self.version} has no {resource}{_hint(resource, self.resources)}"]
-        return list(_check(self.resources[resource], arguments, ""))
+        return self._problems(self.resources, resource, arguments)
+
+    def problems_of_data(self, source: str, arguments: Mapping[str, Any]) -> list[str]:
+        """What is wrong with a data source."""
+        return self._problems(self.data, source, arguments)
 
     def problems_of_configuration(self, arguments: Mapping[str, Any]) -> list[str]:
         """What is wrong with the provider's own block."""
         return list(_check(self.configuration, arguments, "")) if self.configuration else []
+
+    def _problems(self, known: Mapping[str, Block], kind: str, arguments: Mapping[str, Any]) -> list[str]:
+        if kind not in known:
+            return [f"the schema of {self.provider} {self.version} has no {kind}{_hint(kind, known)}"]
+        return list(_check(known[kind], arguments, ""))
 
 
 def _check(block: Block, arguments: Mapping[str, Any], path: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What the constructs ask of a vendor. One file per vendor answers it: aws.py, vault.py."""
+"""What the constructs ask of a vendor. One file per vendor answers it: aws.py, tencentcloud.py, vault.py."""
 
 from __future__ import annotations
 
@@ -88,8 +88,18 @@ class RunnerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Firing:
+    """A cron of five fields on the clocks of a time zone, and the line that declares it."""
+
+    cron: str
+    timezone: str
+    where: Where
+
+
+@dataclass(frozen=True, slots=True)
 class FunctionSpec:
-    """The function that turns what is due, called ``every`` so often (None: never). Names and keys are as in
+    """The function that turns what is due, called ``every`` so often (None: never); a vendor whose timers can may call
+    it at the ``firings`` as well, when something is due that moment. Names and keys are as in
     :class:`RunnerSpec`: it may turn ``secrets`` and look at ``others``. ``variables`` hold names only; ``journal`` is
     the bucket and the prefix of its memory."""
 
@@ -103,6 +113,7 @@ class FunctionSpec:
     security_groups: tuple[str, ...]
     variables: Mapping[str, str]
     every: timedelta | None
+    firings: tuple[Firing, ...]
     secrets: tuple[str, ...]
     others: tuple[str, ...]
     sealed: tuple[str, ...]

@@ -1,0 +1,481 @@
+"""The resources behind the constructs on Tencent Cloud: SSM, KMS, SCF, COS and CAM.
+
+A slot is a secret without a version: the provider makes one with the text "default" and deletes it at once
+(services/ssm/resource_tc_ssm_secret.go). What the provider's own defaults would destroy or disable is always said here:
+a secret that is deleted at once, a key that is made disabled and never renewed, a timer that keeps old ticks.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from modules import scf_timer
+from modules import tencent_policies as policies
+from modules.asset import asset
+from modules.cdk import TerraformResourceLifecycle
+from modules.resource import Data, Provider, Resource, Stack, construct_id, literal
+from modules.vendor import (
+    ConfigVendor,
+    FunctionSpec,
+    FunctionVendor,
+    KeySpec,
+    OidcTrust,
+    RunnerSpec,
+    SlotSpec,
+    Trust,
+)
+from modules.where import Where
+from rotation.errors import DeclarationError
+from rotation.manifest import Plugin
+
+SOURCE = "tencentcloudstack/tencentcloud"
+VERSION = "1.83.25"
+ENVIRONMENT_TAG = "keyturn:environment"
+
+_SECRET_NAME, _ALIAS = 128, 60  # characters
+_YEAR = 365
+_NAMESPACE = "default"
+_HANDLER = "index.main_handler"
+_PYTHON = re.compile(r"Python3\.(\d+)|CustomRuntime")
+
+
+@dataclass(frozen=True, slots=True)
+class TencentCloud(FunctionVendor, ConfigVendor):
+    """One account in one region. ``uin`` is the root account's number.
+
+    ``creator`` is the number of the account that applies these stacks, where that is not the root account itself: what
+    it makes is named by it in policies. ``app_id`` is what the names of buckets end with; without it, configuration
+    and journal are another vendor's. ``endpoint`` is the URL of a server that stands for all services, which only the
+    rotation uses. ``vpc`` is the network of the function's subnet. ``signing_keys`` are files with the public keys (a
+    JWKS) of issuers to register.
+    """
+
+    environment: str
+    region: str
+    uin: str
+    _: KW_ONLY
+    creator: str | None = None
+    app_id: str | None = None
+    endpoint: str | None = None
+    vpc: str | None = None
+    signing_keys: Mapping[str, Path] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def stored_as(self, name: str) -> str:
+        return f"{self.environment}--{construct_id(name)}"  # SSM takes no slash in a name
+
+    def store(self) -> Plugin:
+        return Plugin(kind="tencent_ssm", options=self._connection())
+
+    def key_service(self) -> Plugin:
+        return Plugin(kind="tencent_kms", options=self._connection())
+
+    def key_reference(self, name: str) -> str:
+        return f"keyturn-{self.environment}-{construct_id(name)}"
+
+    def provide(self, stack: Stack) -> None:
+        """Credentials come from the environment of whoever plans; a wrong account is refused before anything else."""
+        Provider(stack, SOURCE, VERSION, {"region": self.region, "allowed_account_ids": [self.uin]})
+
+    def key(self, stack: Stack, spec: KeySpec, where: Where) -> str:
+        alias = self.key_reference(spec.name)
+        _fits(alias, _ALIAS, f"{where}: the key {spec.name}")
+        _between(spec.deletion_days, 7, 30, f"{where}: the key {spec.name} can be brought back for")
+        if spec.native_days != _YEAR:
+            raise DeclarationError(
+                f"{where}: the key {spec.name} is to be renewed every {spec.native_days} days, and Tencent Cloud's"
+                f" provider {VERSION} only knows every {_YEAR}",
+                f"Leave native_days at {_YEAR}, and turn the key with `keyturn rekey` as often as you want.",
+            )
+        key = Resource(
+            stack,
+            f"key-{spec.name}",
+            "tencentcloud_kms_key",
+            {
+                "alias": alias,
+                "description": f"keyturn: {spec.name} ({self.environment})",
+                "key_usage": "ENCRYPT_DECRYPT",
+                "is_enabled": True,
+                "key_rotation_enabled": True,
+                "pending_delete_window_in_days": spec.deletion_days,
+                "tags": self._tags({}),
+            },
+            where=where,
+        )
+        address = self._account.key(key.get_string_attribute("id"))
+        self._let_read(stack, f"open-{spec.name}", policies.open_sealed(address), spec.readers, where)
+        return address
+
+    def slot(self, stack: Stack, spec: SlotSpec, where: Where) -> None:
+        name = self.stored_as(spec.name)
+        _fits(name, _SECRET_NAME, f"{where}: the secret {spec.name}")
+        _between(spec.recovery_days, 0, 30, f"{where}: the secret {spec.name} can be brought back for")
+        secret = Resource(
+            stack,
+            spec.name,
+            "tencentcloud_ssm_secret",
+            {
+                "secret_name": name,
+                "description": spec.description or None,
+                "secret_type": 0,  # what its values are is the rotation's business
+                "kms_key_id": self._found_key(stack, spec.key, where) if spec.key else None,
+                "is_enabled": True,
+                "recovery_window_in_days": spec.recovery_days,
+                "tags": self._tags(spec.tags),
+            },
+            where=where,
+        )
+        # The provider deletes a secret with all its versions, and makes a new one, for another key.
+        secret.lifecycle = TerraformResourceLifecycle(ignore_changes=["kms_key_id"])
+        read = policies.read_secrets([self._account.secret(name)])
+        self._let_read(stack, f"read-{spec.name}", read, spec.readers, where)
+
+    def config_place(self, stack: Stack, name: str, where: Where) -> None:
+        Resource(
+            stack,
+            "config",
+            "tencentcloud_cos_bucket",
+            {
+                "bucket": name,
+                "acl": "private",
+                "versioning_enable": True,
+                "force_clean": False,
+                "tags": self._tags({}),
+            },
+            where=where,
+        )
+
+    def config_kind(self) -> str:
+        return "tencentcloud_cos_bucket_object"
+
+    def config_object(self, stack: Stack, name: str, place: str, key: str, content: str, where: Where) -> Resource:
+        return Resource(
+            stack,
+            name,
+            self.config_kind(),
+            {
+                "bucket": place,
+                "key": key,
+                "acl": "private",
+                "content": literal(content),
+                "content_type": "text/plain; charset=utf-8",
+                # The object's own, which the provider reads back: the next plan shows an update that failed.
+                "etag": hashlib.md5(content.encode(), usedforsecurity=False).hexdigest(),
+            },
+            where=where,
+        )
+
+    def runner(self, stack: Stack, spec: RunnerSpec, where: Where) -> None:
+        account = self._account
+        may = self._may_turn(spec.secrets, spec.reads, [spec.keys[name] for name in sorted(spec.sealing_keys)])
+        may += policies.turn_keys(list(spec.keys.values()))
+        for name, kind in spec.credentials.items():
+            may += policies.turn_credential(account, self.stored_as(name), kind.kind, kind.options)
+        if self.app_id is not None:
+            objects = [account.objects(spec.places.config, f"{consumer}/*") for consumer in spec.consumers]
+            may += policies.put_configuration(objects)
+            if spec.places.journal is not None:
+                may += self._keep_journal(spec.places.journal)
+        if not spec.trusts:
+            raise DeclarationError(
+                f"{where}: {stack.name}: a role on Tencent Cloud has to trust somebody",
+                "Declare the environment's trusts: AccountTrust(), or an OidcTrust in its pipeline.",
+            )
+        trust = [self._trust(stack, trusted, where) for trusted in spec.trusts]
+        self._role(stack, "runner", f"keyturn-{self.environment}", trust, may, where)
+
+    def function(self, stack: Stack, spec: FunctionSpec, where: Where) -> None:
+        name = f"keyturn-{self.environment}"
+        may = self._may_turn(spec.secrets, spec.reads, spec.sealing_keys)
+        may += policies.look_at_secrets([self._account.secret(other) for other in spec.others])
+        if self.app_id is None:
+            raise DeclarationError(
+                f"{where}: the function's journal is in the bucket {spec.journal[0]}, and no app_id says whose it is",
+                "Name the account's APPID at TencentCloud(…) in stacks/environments.py.",
+            )
+        may += self._keep_journal(spec.journal)
+        trust = [policies.trust_service("scf.qcloud.com")]
+        role, attached = self._role(stack, "function", f"{name}-function", trust, may, where)
+        log = self._log(stack, spec.log_days, where)
+        function = Resource(
+            stack,
+            "function",
+            "tencentcloud_scf_function",
+            {
+                "name": name,
+                "description": "keyturn turns what is due.",  # letters, digits, commas and periods are all it takes
+                "namespace": _NAMESPACE,
+                "func_type": "Event",
+                "role": role.get_string_attribute("name"),
+                "zip_file": asset(stack, "function-archive", spec.archive, built_by="make scf"),
+                "handler": _HANDLER,
+                "runtime": _runtime(spec, where),
+                "timeout": spec.timeout,
+                "mem_size": spec.memory,
+                "environment": {variable: literal(value) for variable, value in spec.variables.items()},
+                **self._network(spec, where),
+                **log,
+                "async_run_enable": "FALSE",
+                "tags": self._tags({}),
+            },
+            where=where,
+            after=attached,
+        )
+        self._timers(stack, spec, function, where)
+
+    def rotated_by_store(self, stack: Stack, name: str, days: int, where: Where) -> None:
+        del stack, days
+        raise DeclarationError(
+            f"{where}: SSM calls no function to rotate {name}: it rotates the accounts of Tencent's databases alone",
+            "Take it out of by_store, and give it a schedule or the credential kind tencent_product_secret.",
+        )
+
+    @property
+    def _account(self) -> policies.Account:
+        return policies.Account(self.region, self.uin, self.creator or self.uin, self.app_id)
+
+    def _connection(self) -> dict[str, str]:
+        return {"region": self.region} | ({"endpoint": self.endpoint} if self.endpoint else {})
+
+    def _tags(self, more: Mapping[str, str]) -> dict[str, str]:
+        tags = {**self.tags, **more, ENVIRONMENT_TAG: self.environment}
+        return {name: literal(value) for name, value in tags.items()}
+
+    def _found_key(self, stack: Stack, name: str, where: Where) -> str:
+        """A key's identifier, looked up by its alias: SSM takes no alias, and another stack has the key. The search
+        answers with aliases that begin alike too; without the key there is no plan."""
+        source, alias = construct_id(f"key-{name}"), self.key_reference(name)
+        if stack.node.try_find_child(source) is None:
+            wanted = {"search_key_alias": alias, "role": 0, "key_state": 1}  # the account's own, enabled
+            Data(stack, source, "tencentcloud_kms_keys", wanted, where=where)
+        found = f"data.tencentcloud_kms_keys.{source}.key_list"
+        return f'${{[for key in {found} : key.key_id if key.alias == "{alias}"][0]}}'
+
+    def _may_turn(
+        self, secrets: Sequence[str], reads: Sequence[str], sealing_keys: Sequence[str]
+    ) -> list[policies.Statement]:
+        """To turn these secrets, and what goes with it."""
+        statements = policies.find_secrets() + policies.turn_secrets([self._account.secret(name) for name in secrets])
+        statements += policies.read_secrets([self._account.secret(name) for name in reads])
+        statements += policies.find_keys(self._account.keys())
+        return statements + policies.seal_values(sealing_keys)
+
+    def _keep_journal(self, journal: tuple[str, str]) -> list[policies.Statement]:
+        bucket, prefix = journal
+        return policies.keep_journal(self._account.objects(bucket, ""), self._account.objects(bucket, f"{prefix}/*"))
+
+    def _let_read(
+        self, stack: Stack, name: str, may: list[policies.Statement], readers: Sequence[str], where: Where
+    ) -> None:
+        """A policy for roles that there are already, as SSM and KMS have none on their resources."""
+        if readers:
+            attached = [(reader, f"{name}-{reader}") for reader in readers]
+            list(self._policies(stack, name, may, attached, where))
+
+    def _role(
+        self,
+        stack: Stack,
+        name: str,
+        called: str,
+        trust: Iterable[policies.Statement],
+        may: Iterable[policies.Statement],
+        where: Where,
+    ) -> tuple[Resource, list[Resource]]:
+        """Declare a role with its policies; return it, and what ties them to it."""
+        (document,) = policies.documents(trust)
+        role = Resource(
+            stack,
+            name if name == "runner" else f"{name}-role",
+            "tencentcloud_cam_role",
+            {
+                "name": called,
+                "description": f"keyturn: turns the secrets of {self.environment}",
+                "document": document,
+                "console_login": False,
+                "tags": self._tags({}),
+            },
+            where=where,
+        )
+        attached = [(role.get_string_attribute("name"), f"{name}-may")]
+        return role, list(self._policies(stack, f"{name}-may", may, attached, where))
+
+    def _policies(
+        self,
+        stack: Stack,
+        name: str,
+        may: Iterable[policies.Statement],
+        roles: Iterable[tuple[str, str]],
+        where: Where,
+    ) -> Iterator[Resource]:
+        """Declare policies, and attach each to the roles, given as (name, construct)."""
+        roles = list(roles)
+        for number, document in enumerate(policies.documents(may)):
+            suffix = f"-{number}" if number else ""
+            policy = Resource(
+                stack,
+                f"{name}{suffix}",
+                "tencentcloud_cam_policy",
+                {"name": f"keyturn-{self.environment}-{construct_id(name)}{suffix}", "document": document},
+                where=where,
+            )
+            for role, construct in roles:
+                ends = {"role_name": role, "policy_name": policy.get_string_attribute("name")}
+                kind = "tencentcloud_cam_role_policy_attachment_by_name"
+                yield Resource(stack, f"{construct}{suffix}-attached", kind, ends, where=where)
+
+    def _trust(self, stack: Stack, trust: Trust, where: Where) -> policies.Statement:
+        if not isinstance(trust, OidcTrust):
+            return policies.trust_account(self.uin)
+        if others := sorted(set(trust.claims) - {"sub"}):
+            raise DeclarationError(
+                f"{where}: a role on Tencent Cloud looks at the claim sub alone, not at {', '.join(others)}",
+                "Name the repository and the environment in the claim sub, and leave the others out.",
+            )
+        provider = re.sub(r"[^A-Za-z0-9]+", "-", trust.issuer.removeprefix("https://")).strip("-")
+        if not trust.registered:
+            self._issuer(stack, provider, trust, where)
+        return policies.trust_oidc(self.uin, provider, trust.issuer, trust.audience, trust.claims["sub"])
+
+    def _issuer(self, stack: Stack, provider: str, trust: OidcTrust, where: Where) -> None:
+        issuer = Resource(
+            stack,
+            f"oidc-{provider}",
+            "tencentcloud_cam_role_sso",
+            {
+                "name": provider,
+                "identity_url": trust.issuer,
+                "identity_key": base64.b64encode(self._public_keys(trust.issuer, where)).decode(),
+                "client_ids": [trust.audience],
+                "auto_rotate_key": 1,
+                "description": f"keyturn: pipelines of {self.environment}",
+            },
+            where=where,
+        )
+        # CAM then fetches the issuer's later keys by itself.
+        issuer.lifecycle = TerraformResourceLifecycle(ignore_changes=["identity_key"])
+
+    def _public_keys(self, issuer: str, where: Where) -> bytes:
+        remedy = (
+            f"Save what {issuer}'s jwks_uri answers in a file, and name it in signing_keys; or set registered=True."
+        )
+        try:
+            text = self.signing_keys[issuer].read_bytes()
+            keys = json.loads(text)["keys"]
+            public = all(key["kty"] != "oct" and "d" not in key for key in keys)
+        except KeyError as error:
+            raise DeclarationError(f"{where}: there are no signing keys of {issuer}", remedy) from error
+        except (OSError, ValueError, TypeError) as error:
+            raise DeclarationError(
+                f"{where}: the signing keys of {issuer} cannot be read: {type(error).__name__}", remedy
+            ) from None
+        if not keys or not public:
+            raise DeclarationError(f"{where}: the signing keys of {issuer} are not public keys alone", remedy)
+        return text
+
+    def _log(self, stack: Stack, days: int, where: Where) -> dict[str, Any]:
+        """Where the function's output is kept, as arguments of the function."""
+        named = {"logset_name": f"keyturn-{self.environment}", "tags": self._tags({})}
+        logset = Resource(stack, "function-logs", "tencentcloud_cls_logset", named, where=where)
+        kept = {
+            "logset_id": logset.get_string_attribute("id"),
+            "topic_name": "function",
+            "period": days,
+            "tags": self._tags({}),
+        }
+        topic = Resource(stack, "function-log", "tencentcloud_cls_topic", kept, where=where)
+        return {"cls_logset_id": kept["logset_id"], "cls_topic_id": topic.get_string_attribute("id")}
+
+    def _network(self, spec: FunctionSpec, where: Where) -> dict[str, Any]:
+        """The function's network. It needs the public one too, for the cloud's own APIs and the pipeline."""
+        public = {"enable_public_net": True, "enable_eip_config": False}
+        if spec.security_groups:
+            raise DeclarationError(f"{where}: SCF puts functions in no security groups")
+        if not spec.subnets:
+            return public
+        if len(spec.subnets) != 1 or self.vpc is None:
+            raise DeclarationError(
+                f"{where}: SCF puts a function in one subnet, of a network that must be named",
+                "Name one of subnets, and its vpc at TencentCloud(…) in stacks/environments.py.",
+            )
+        return {**public, "vpc_id": self.vpc, "subnet_id": spec.subnets[0]}
+
+    def _timers(self, stack: Stack, spec: FunctionSpec, function: Resource, where: Where) -> None:
+        """One timer asks ``every`` so often; a cron without jitter has one of its own besides, for its very moment."""
+        timers: dict[str, str] = {}
+        if spec.every is not None:
+            timers["due"] = scf_timer.every(spec.every)
+        for firing in spec.firings:
+            try:
+                timer = scf_timer.at(firing.cron, firing.timezone)
+            except ValueError as error:
+                raise DeclarationError(
+                    f"{firing.where}: SCF has no timer for the cron {firing.cron!r} in {firing.timezone}: {error}",
+                    "Say it in Asia/Shanghai, or declare an interval (every) with windows.",
+                ) from error
+            timers[f"due-{hashlib.sha256(timer.encode()).hexdigest()[:8]}"] = timer
+        for name, timer in timers.items():
+            Resource(
+                stack,
+                name,
+                "tencentcloud_scf_trigger",
+                {
+                    "function_name": function.get_string_attribute("name"),
+                    "namespace": _NAMESPACE,
+                    "trigger_name": name,
+                    "type": "timer",
+                    "trigger_desc": timer,
+                    "qualifier": "$LATEST",
+                    "enable": "OPEN",
+                    "description": "keyturn: asks what is due",
+                },
+                where=where,
+            )
+        if spec.every is not None:
+            self._no_old_ticks(stack, int(spec.every.total_seconds()), function, where)
+
+    def _no_old_ticks(self, stack: Stack, seconds: int, function: Resource, where: Where) -> None:
+        """A tick that failed is not tried again, and one that waited too long is dropped: the next one does as well.
+        SCF's own way is two more tries, and to keep it for six hours."""
+        Resource(
+            stack,
+            "function-ticks",
+            "tencentcloud_scf_function_event_invoke_config",
+            {
+                "function_name": function.get_string_attribute("name"),
+                "namespace": _NAMESPACE,
+                "async_trigger_config": {"retry_config": [{"retry_num": 0}], "msg_ttl": seconds},
+            },
+            where=where,
+        )
+
+
+def _runtime(spec: FunctionSpec, where: Where) -> str:
+    """Refuses what SCF does not have, and what keyturn does not run on."""
+    found = _PYTHON.fullmatch(spec.runtime)
+    if found is None or (found[1] is not None and int(found[1]) < 11):
+        raise DeclarationError(
+            f"{where}: {spec.runtime} is no runtime of SCF for a program that needs Python 3.11",
+            'Declare the trigger with runtime="CustomRuntime" and the archive that `make scf` builds.',
+        )
+    if spec.architecture != "x86_64":
+        raise DeclarationError(f"{where}: SCF runs functions on x86_64, not on {spec.architecture}")
+    if spec.memory % 128:
+        raise DeclarationError(f"{where}: SCF gives memory in steps of 128 MB, not {spec.memory} MB")
+    return spec.runtime
+
+
+def _fits(name: str, most: int, what: str) -> None:
+    if len(name) > most:
+        raise DeclarationError(f"{what} is called {name} on Tencent Cloud, which is longer than {most} characters")
+
+
+def _between(days: int, least: int, most: int, what: str) -> None:
+    if not least <= days <= most:
+        raise DeclarationError(f"{what} {least} to {most} days on Tencent Cloud, not {days}")
