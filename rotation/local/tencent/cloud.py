@@ -19,6 +19,24 @@ ACCOUNT = "100000000001"  # the root account's UIN
 ServiceOf = TypeVar("ServiceOf", bound=Service)
 
 
+@dataclass
+class Tasks:
+    """How asynchronous tasks go: how many ``seconds`` of the cloud's clock they take, and how many of them fail."""
+
+    seconds: float = 0.5
+    failing: int = 0
+
+    def fail(self, times: int = 1) -> None:
+        """Let so many of the tasks that begin from now on fail."""
+        self.failing = times
+
+    def begin(self) -> bool:
+        """Whether a task that begins now will succeed."""
+        succeeds = self.failing == 0
+        self.failing = max(0, self.failing - 1)
+        return succeeds
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """``value_limit``: how many bytes a secret's value may have. The SDK says 32 KB, older pages say 4096 bytes."""
@@ -35,6 +53,7 @@ class Cloud:
         self.settings = settings or Settings()
         self.clock = Clock()
         self.identities = Identities(records, self.clock, ACCOUNT)
+        self.tasks = Tasks()
         self.names: set[str] = set()  # host:port under which clients reach it
         self._buckets: dict[tuple[str, str], Bucket] = {}
         self._services = [service(self) for service in found()]

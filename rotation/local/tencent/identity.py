@@ -16,7 +16,7 @@ _ALPHABET = string.ascii_letters + string.digits
 
 
 class AccessKey(BaseModel):
-    """A user's key pair. Times are seconds since 1970; ``used`` is 0 until it signs something."""
+    """A user's key pair. ``created`` is in seconds since 1970; ``used_days`` are the last two on which it signed."""
 
     secret_id: str
     secret_key: str = Field(repr=False)
@@ -24,7 +24,7 @@ class AccessKey(BaseModel):
     description: str = ""
     status: Literal["Active", "Inactive"] = "Active"
     created: float
-    used: float = 0
+    used_days: list[str] = []
 
 
 class TemporaryKey(BaseModel):
@@ -88,8 +88,11 @@ class Identities:
         return key
 
     def note_use(self, secret_id: str) -> None:
-        if key := self.keys.get(secret_id):
-            self.keys.put(secret_id, key.model_copy(update={"used": self._clock.now()}))
+        """Remember the day on which a user's key signed something."""
+        today = f"{self._clock.moment():%Y-%m-%d}"
+        key = self.keys.get(secret_id)
+        if key and today not in key.used_days:
+            self.keys.put(secret_id, key.model_copy(update={"used_days": [*key.used_days, today][-2:]}))
 
 
 def _random(length: int) -> str:

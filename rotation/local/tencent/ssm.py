@@ -163,7 +163,7 @@ class Ssm(Service):
         self.secrets.put(secret)
         return {"SecretName": secret.name, "VersionId": asked.VersionId}
 
-    @action(rate=100)
+    @action(rate=50)
     def update_secret(self, call: Call, asked: WithValue) -> Fields:
         """Overwrite a version in place, on no condition."""
         secret = self._writable(call, asked.SecretName)
@@ -199,7 +199,7 @@ class Ssm(Service):
     def list_secret_version_ids(self, call: Call, asked: OfSecret) -> Fields:
         secret = self.secrets.get(call, asked.SecretName)
         versions = [{"VersionId": name, "CreateTime": of.created} for name, of in secret.versions.items()]
-        return {"SecretName": secret.name, "Versions": versions}
+        return {"SecretName": secret.name, "Versions": versions or None}  # "This field may return null"
 
     @action(rate=50)
     def delete_secret_version(self, call: Call, asked: OfVersion) -> Fields:
