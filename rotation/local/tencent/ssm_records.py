@@ -6,7 +6,7 @@ import base64
 import binascii
 import re
 from datetime import datetime, timedelta, timezone
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
@@ -63,14 +63,14 @@ class Account(BaseModel):
 class Managed(BaseModel):
     """What a product's secret adds: where its accounts are, and when they are rotated.
 
-    The first of the ``accounts`` is in effect; the other one is rotated next.
+    The first of the ``accounts`` is in effect; the other one is rotated next. ``privileges`` are JSON texts.
     """
 
     product: str
     instance: str
     prefix: str
     hosts: list[str]
-    privileges: list[dict[str, Any]]
+    privileges: list[str]
     accounts: list[Account] = []
     enabled: bool = False
     days: int = 30
