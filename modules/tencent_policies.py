@@ -72,26 +72,20 @@ def _may(actions: Sequence[str], resources: Iterable[str]) -> list[Statement]:
     return [{"effect": "allow", "action": list(actions), "resource": each} for each in lists]
 
 
-def find_secrets() -> list[Statement]:
-    """ListSecrets takes no resource. It shows names and states, never a value."""
-    return _may(["ssm:ListSecrets"], ["*"])
-
-
-def look_at_secrets(secrets: Sequence[str]) -> list[Statement]:
-    """Names, states and dates, to know whether they are due; never a value."""
-    return _may(["ssm:DescribeSecret", "ssm:ListSecretVersionIds"], secrets)
-
-
 def read_secrets(secrets: Sequence[str]) -> list[Statement]:
     return _may(["ssm:GetSecretValue"], secrets)
 
 
+def look_at_secrets(secrets: Sequence[str]) -> list[Statement]:
+    """Whether they are due. SSM has no labels: which version is current is read off the values."""
+    return _may(["ssm:GetSecretValue", "ssm:ListSecretVersionIds"], secrets)
+
+
 def turn_secrets(secrets: Sequence[str]) -> list[Statement]:
-    """To stage, promote and discard versions. Neither the secret itself nor its state can be changed."""
+    """What rotation/stores/tencent_ssm.py calls. Neither the secret itself nor its state can be changed."""
     return _may(
         [
             "ssm:DeleteSecretVersion",
-            "ssm:DescribeSecret",
             "ssm:GetSecretValue",
             "ssm:ListSecretVersionIds",
             "ssm:PutSecretValue",

@@ -262,7 +262,7 @@ class TencentCloud(FunctionVendor, ConfigVendor):
         self, secrets: Sequence[str], reads: Sequence[str], sealing_keys: Sequence[str]
     ) -> list[policies.Statement]:
         """To turn these secrets, and what goes with it."""
-        statements = policies.find_secrets() + policies.turn_secrets([self._account.secret(name) for name in secrets])
+        statements = policies.turn_secrets([self._account.secret(name) for name in secrets])
         statements += policies.read_secrets([self._account.secret(name) for name in reads])
         statements += policies.find_keys(self._account.keys())
         return statements + policies.seal_values(sealing_keys)

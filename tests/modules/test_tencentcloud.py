@@ -26,7 +26,12 @@ from modules.tencentcloud import VERSION, TencentCloud
 from modules.vendor import AccountTrust, OidcTrust, Places, Trust
 from modules.where import here
 from rotation.errors import DeclarationError
+from rotation.local.tencent_declared import provision
 from rotation.model import Strategy
+from rotation.secret_value import SecretValue
+from rotation.stores.tencent_ssm import TencentSsm
+from rotation.tencentcloud import Connection, connect
+from tests.fixtures.tencent import TencentCloud as EmulatedCloud
 from tests.modules.conftest import bare_stack, only, synthesized
 
 UIN, REGION = "100000000001", "ap-guangzhou"
@@ -104,6 +109,10 @@ def _allowed(resources: Mapping[str, Any], prefix: str) -> dict[str, list[str]]:
             for action in statement["action"]:
                 allowed.setdefault(action, []).extend(statement["resource"])
     return allowed
+
+
+def _slot_of(name: str) -> dict[str, Any]:
+    return {"tencentcloud_ssm_secret": {"slot": {"secret_name": name, "tags": {}}}}
 
 
 # ── keys and slots ──
@@ -197,15 +206,39 @@ def test_the_runner_may_turn_its_secrets_and_keys_and_put_their_configuration_an
     may = _allowed(synthesized(_foundation(cloud(app_id="1250000000")))["resource"], "runner-may")
 
     turned = [f"{SECRET}orders--{name}" for name in ("db", "token", "spare")]
-    for action in ("PutSecretValue", "UpdateSecret", "DeleteSecretVersion", "DescribeSecret", "ListSecretVersionIds"):
+    for action in ("PutSecretValue", "UpdateSecret", "DeleteSecretVersion", "ListSecretVersionIds"):
         assert may[f"ssm:{action}"] == turned
     assert may["ssm:GetSecretValue"] == [*turned, f"{SECRET}orders--db-admin"]
-    assert may["ssm:ListSecrets"] == ["*"], "which takes no resource"
     assert may["kms:RotateKey"] == may["kms:GenerateDataKey"] == may["kms:Decrypt"] == [KEY]
     assert may["cos:DeleteObject"] == [f"{consumer}{JOURNAL[0]}/{JOURNAL[1]}/*"], "the lease's, and nothing else"
-    reach = {"ssm:DeleteSecret", "ssm:DisableSecret", "ssm:CreateSecret", "kms:ScheduleKeyDeletion", "kms:DisableKey"}
-    assert reach.isdisjoint(may)
+    too_much = {
+        "ssm:DeleteSecret",
+        "ssm:DisableSecret",
+        "ssm:CreateSecret",
+        "kms:ScheduleKeyDeletion",
+        "kms:DisableKey",
+    }
+    assert too_much.isdisjoint(may)
     assert not any("*" in action for action in may)
+
+
+def test_the_runner_may_call_just_what_the_store_calls(tencent: EmulatedCloud) -> None:
+    may = _allowed(synthesized(_foundation(cloud()))["resource"], "runner-may")
+    name = tencent.name()
+    provision(connect(Connection(**tencent.options)), [{"resource": _slot_of(name)}])
+    tencent.faults.forget_calls()
+
+    store = TencentSsm(tencent.options).under(lambda: None)
+    store.stage(name, 1, SecretValue("one"))
+    store.promote(name, 1, None)
+    store.stage(name, 2, SecretValue("two"))
+    store.promote(name, 2, store.observe([name])[name].current)
+    store.stage(name, 3, SecretValue("three"))
+    store.reject(name, 3)
+    store.discard(name, 3)
+
+    called = {call.replace(".", ":") for call in tencent.faults.calls()}
+    assert called == {action for action in may if action.startswith("ssm:")}
 
 
 def test_where_another_vendor_has_the_configuration_the_runner_reaches_no_bucket() -> None:
@@ -340,8 +373,8 @@ def test_the_function_s_role_turns_what_nobody_consumes_and_only_looks_at_the_re
     may = _allowed(synthesized(_triggered(cloud(app_id="1250000000"), estate))["resource"], "function-may")
 
     turned = [f"{SECRET}orders--token", f"{SECRET}orders--spare"]
-    assert may["ssm:PutSecretValue"] == may["ssm:GetSecretValue"] == turned
-    assert may["ssm:DescribeSecret"] == [*turned, f"{SECRET}orders--db"]
+    assert may["ssm:PutSecretValue"] == may["ssm:UpdateSecret"] == turned
+    assert may["ssm:ListSecretVersionIds"] == [*turned, f"{SECRET}orders--db"]
     assert "kms:RotateKey" not in may
     assert may["cos:PutObject"] == [f"qcs::cos:{REGION}:uid/1250000000:{JOURNAL[0]}/{JOURNAL[1]}/*"]
 
