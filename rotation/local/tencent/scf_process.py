@@ -43,6 +43,7 @@ try:
 except Exception as error:
     traceback.print_exc()
     answer, path = {"errorCode": 1, "errorMessage": "%s: %s" % (type(error).__name__, error)}, "invocation/error"
+sys.stdout.flush()
 post(path, json.dumps(answer))
 """
 
