@@ -25,6 +25,7 @@ SOURCE = "hashicorp/vault"
 VERSION = "5.13.0"
 _DAY = 24 * 60 * 60  # seconds
 _TOKEN_TTL = 60 * 60  # seconds that a runner's token lives without being renewed
+_AUTHORITY_TTL = timedelta(days=3650)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,10 @@ class Vault(Vendor):
     def database(self) -> str:
         return f"keyturn-{self.environment}-database"
 
+    def issuer(self, role: str) -> dict[str, Any]:
+        """The issuer of a `tls_certificate`, for the name of one of the ``pki_roles``."""
+        return {"kind": "vault_pki", "mount": self.pki, "role": role, **self._connection()}
+
     def stored_as(self, name: str) -> str:
         return name
 
@@ -110,8 +115,8 @@ class Vault(Vendor):
         self._mount(stack, self.kv, "kv", where, options={"version": "2"})
         self._mount(stack, self.transit, "transit", where)
         if self.pki_roles:
-            longest = max(role.ttl for role in self.pki_roles)
-            self._mount(stack, self.pki, "pki", where, max_lease_ttl_seconds=_seconds(longest))
+            # It limits the mount's authority, too, which must outlive what it signs; each role has its own limit.
+            self._mount(stack, self.pki, "pki", where, max_lease_ttl_seconds=_seconds(_AUTHORITY_TTL))
         for role in self.pki_roles:
             self._pki_role(stack, role)
         if self.databases:
@@ -242,6 +247,7 @@ class Vault(Vendor):
                 "allow_ip_sans": False,
                 "server_flag": True,
                 "client_flag": False,
+                "key_type": "any",  # the requester's choice; by default RSA alone
                 "max_ttl": str(_seconds(role.ttl)),
             },
             where=role.where,

@@ -16,7 +16,7 @@ from modules.aws import Aws
 from modules.declarations import Pace
 from modules.rotation_trigger import Trigger
 from modules.runner_identity import github_actions
-from modules.vault import Vault
+from modules.vault import PkiRole, Vault
 from modules.vendor import AccountTrust, ConfigVendor, Trust, Vendor
 from rotation.errors import DeclarationError
 from rotation.manifest import Rehearsal
@@ -24,6 +24,7 @@ from rotation.model import Ring
 
 # Where the embedded environment will be found once `keyturn local up` has said where it really is.
 _PLACEHOLDER = "http://127.0.0.1:4566"
+_PLACEHOLDER_ENDPOINT = "127.0.0.1:4566"
 _ENDPOINTS = Path(".keyturn") / "local" / "endpoints.json"
 _ACCOUNT = "123456789012"
 
@@ -51,10 +52,11 @@ class Environment:
     """One environment. ``order`` ranks it: lower ones go first. ``vendor`` has its secrets and keys, and its
     configuration objects too, unless they are ``configured_by`` another one, which then has the application stack.
     ``provisioned`` are the parts that something else than Terraform puts in place. ``applications`` are the addresses
-    of the consumers' rings; ``recovery_days`` and ``deletion_days`` are how long deleted secrets and keys can be
-    brought back. ``rehearsal`` names what must have gone well before a rotation here: the same one, with the same code,
-    there. ``trigger`` is the function in the cloud that turns what is due, where there is one. ``journal`` is where a
-    pipeline without a disk keeps its journal, as a bucket and a prefix: KEYTURN_JOURNAL is s3://bucket/prefix there."""
+    of the consumers' rings, and ``https`` those (host:port) where they serve a certificate that is rotated here;
+    ``recovery_days`` and ``deletion_days`` are how long deleted secrets and keys can be brought back. ``rehearsal``
+    names what must have gone well before a rotation here: the same one, with the same code, there. ``trigger`` is the
+    function in the cloud that turns what is due, where there is one. ``journal`` is where a pipeline without a disk
+    keeps its journal, as a bucket and a prefix: KEYTURN_JOURNAL is s3://bucket/prefix there."""
 
     name: str
     order: int
@@ -72,6 +74,7 @@ class Environment:
     journal: tuple[str, str] | None = None
     configured_by: ConfigVendor | None = None
     provisioned: frozenset[str] = frozenset()
+    https: Mapping[Ring, str] = field(default_factory=dict)
 
     @property
     def configuration(self) -> ConfigVendor:
@@ -113,7 +116,7 @@ def local(project: Path) -> Environment:
     """The embedded environment."""
     endpoints = _endpoints(project / _ENDPOINTS)
     vendor = _local_aws("local", endpoints)
-    return _local("local", project, endpoints.applications, vendor, trusts=(AccountTrust(),))
+    return _local("local", project, endpoints.local, vendor, trusts=(AccountTrust(),))
 
 
 def local_vault(project: Path) -> Environment:
@@ -122,12 +125,14 @@ def local_vault(project: Path) -> Environment:
     `keyturn local up` itself puts in place what is declared for Vault, whose Terraform provider is no Python package.
     """
     endpoints = _endpoints(project / _ENDPOINTS)
+    place = endpoints.of("local-vault")
     token = {"method": "token_file", "path": ".keyturn/local/openbao/runner-token"}
-    vault = Vault(environment="local-vault", address=endpoints.openbao, auth=token)
+    certificates = PkiRole("orders-api", ("orders.localhost",), ttl=timedelta(days=30))
+    vault = Vault(environment="local-vault", address=place.server, auth=token, pki_roles=(certificates,))
     return _local(
         "local-vault",
         project,
-        endpoints.vault_applications,
+        place,
         vault,
         configured_by=_local_aws("local-vault", endpoints),
         provisioned=frozenset({"foundation", "secrets"}),
@@ -142,7 +147,7 @@ def _local_aws(name: str, endpoints: _Endpoints) -> Aws:
 def _local(
     name: str,
     project: Path,
-    applications: Mapping[Ring, str],
+    place: _Place,
     vendor: Vendor,
     *,
     trusts: tuple[Trust, ...] = (),
@@ -165,7 +170,8 @@ def _local(
         recovery_days=0,
         deletion_days=7,
         account=_ACCOUNT,
-        applications=applications,
+        applications=place.applications,
+        https=place.https,
         configured_by=configured_by,
         provisioned=provisioned,
     )
@@ -204,22 +210,34 @@ def _remote(
 
 
 @dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the embedded servers of one environment are: the one with its secrets, and the application's rings."""
+
+    server: str = _PLACEHOLDER
+    applications: Mapping[Ring, str] = field(default_factory=lambda: dict.fromkeys(Ring, _PLACEHOLDER))
+    https: Mapping[Ring, str] = field(default_factory=lambda: dict.fromkeys(Ring, _PLACEHOLDER_ENDPOINT))
+
+
+@dataclass(frozen=True, slots=True)
 class _Endpoints:
-    """The addresses of the embedded servers, and those of the application's rings; placeholders before the first start
-    (of ``local-vault``, for what is only its)."""
+    """The addresses of the embedded servers; placeholders before the first start of their environment."""
 
     aws: str = _PLACEHOLDER
-    openbao: str = _PLACEHOLDER
-    applications: Mapping[Ring, str] = field(default_factory=lambda: dict.fromkeys(Ring, _PLACEHOLDER))
-    vault_applications: Mapping[Ring, str] = field(default_factory=lambda: dict.fromkeys(Ring, _PLACEHOLDER))
+    local: _Place = field(default_factory=lambda: _Place(https={}))
+    others: Mapping[str, _Place] = field(default_factory=dict)
+
+    def of(self, environment: str) -> _Place:
+        return self.others.get(environment, _Place())
 
 
 def _endpoints(path: Path) -> _Endpoints:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        vault = found.get("vault")
-        more = {"openbao": vault["openbao"], "vault_applications": _by_ring(vault["applications"])} if vault else {}
-        return _Endpoints(aws=found["aws"], applications=_by_ring(found["applications"]), **more)
+        others = {
+            name: _Place(place["server"], _by_ring(place["applications"]), _by_ring(place.get("https", {})))
+            for name, place in found.get("others", {}).items()
+        }
+        return _Endpoints(found["aws"], _Place(found["aws"], _by_ring(found["applications"]), {}), others)
     except FileNotFoundError:
         return _Endpoints()
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
@@ -229,5 +247,5 @@ def _endpoints(path: Path) -> _Endpoints:
         ) from error
 
 
-def _by_ring(urls: Mapping[str, str]) -> dict[Ring, str]:
-    return {Ring(ring): url for ring, url in urls.items()}
+def _by_ring(addresses: Mapping[str, str]) -> dict[Ring, str]:
+    return {Ring(ring): address for ring, address in addresses.items()}

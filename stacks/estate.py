@@ -20,6 +20,7 @@ def estate(environment: Environment) -> Estate:
     on_vault = isinstance(environment.vendor, Vault)
     orders_api = "orders-api" if on_vault else f"arn:aws:iam::{environment.account}:role/orders-api"
     database = "orders_vault" if on_vault else "orders"
+    certificates = _certificates(environment.vendor, orders_api) if isinstance(environment.vendor, Vault) else ()
     template = "orders-api.vault.yaml.j2" if on_vault else "orders-api.yaml.j2"
     monthly = RotationSchedule(
         every=timedelta(days=30),
@@ -59,15 +60,30 @@ def estate(environment: Environment) -> Estate:
                 schedule=monthly,
                 readers=(orders_api,),
             ),
+            *certificates,
         ),
         consumers=(
             Consumer(
                 "orders-api",
                 template=Path("stacks/config") / template,
                 format="yaml",
-                secrets=("orders/db", "orders/api-token"),
+                secrets=("orders/db", "orders/api-token", *(secret.name for secret in certificates)),
                 signals={ring: _signals(environment, ring) for ring in Ring},
             ),
+        ),
+    )
+
+
+def _certificates(vault: Vault, reader: str) -> tuple[Secret, ...]:
+    """The certificate of the application's HTTPS server, signed by Vault's PKI engine."""
+    return (
+        Secret(
+            "orders/tls",
+            Credential("tls_certificate", {"issuer": vault.issuer("orders-api"), "names": ["orders.localhost"]}),
+            strategy=Strategy.OVERLAPPING,
+            description="The certificate with which the orders application serves HTTPS",
+            schedule=RotationSchedule(every=timedelta(days=20)),
+            readers=(reader,),
         ),
     )
 
@@ -78,4 +94,7 @@ def _signals(environment: Environment, ring: Ring) -> tuple[Plugin, ...]:
         return (health,)
     name = "orders-api" if environment.name == "local" else f"{environment.name}-orders-api"
     log = Plugin(kind="log_file", options={"path": f".keyturn/local/logs/{name}-{ring}.log"})
-    return (health, log)
+    if ring not in environment.https:
+        return (health, log)
+    served = {"secret": "orders/tls", "endpoint": environment.https[ring], "server_name": "orders.localhost"}
+    return (health, log, Plugin(kind="tls_endpoint", options=served))

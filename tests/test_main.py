@@ -154,8 +154,13 @@ def test_hand_mangled_pins_are_two_lines(copy: Path) -> None:
     _fails(_run(copy), r"error: the pins local\.json are not valid at pins", "Take the file back")
 
 
+def _make_the_token_single(copy: Path) -> None:
+    declared = 'strategy=Strategy.{},\n                description="The token'
+    _edit(copy / "stacks" / "estate.py", declared.format("OVERLAPPING"), declared.format("SINGLE"))
+
+
 def test_a_warning_is_one_line_on_stderr_and_not_fatal(copy: Path) -> None:
-    _edit(copy / "stacks" / "estate.py", "Strategy.OVERLAPPING", "Strategy.SINGLE")
+    _make_the_token_single(copy)
 
     done = _run(copy)
 
@@ -164,7 +169,7 @@ def test_a_warning_is_one_line_on_stderr_and_not_fatal(copy: Path) -> None:
 
 
 def test_the_cdktf_command_line_synthesizes_and_shows_a_warning_once(copy: Path) -> None:
-    _edit(copy / "stacks" / "estate.py", "Strategy.OVERLAPPING", "Strategy.SINGLE")
+    _make_the_token_single(copy)
     folders = (str(PROJECT / "node_modules" / ".bin"), str(Path(sys.executable).parent), os.environ["PATH"])
     environment = {**os.environ, "PATH": os.pathsep.join(folders), "CHECKPOINT_DISABLE": "1", "CI": "1"}
 

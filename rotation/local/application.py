@@ -8,10 +8,11 @@ It polls its configuration object, which names the version of each secret and no
       orders/db: {arn: "arn:…", version_id: "g0000000042-…", generation: 42}
       orders/api-token: {arn: "arn:…", version_id: "g0000000007-…", generation: 7, sealed_with: alias/orders}
 
-or, of a secret in Vault, its path, version and generation (:class:`InVault`).
+or, of a secret in Vault, its path, version and generation (application_values.py).
 A new version is fetched, tried, and only then used: every order is placed by one generation of the login and signed by
 one of the token. What cannot be switched to is tried again every second, while the old one goes on. ``GET /health`` on
-127.0.0.1 answers 200 as long as the program lives; its ``status`` is ok, starting or failing. AWS's endpoint, region
+127.0.0.1 answers 200 as long as the program lives; its ``status`` is ok, starting or failing. With ``--https-port`` it
+answers there over TLS too, each connection with one generation of the certificate "orders/tls". AWS's endpoint, region
 and credentials come from boto3's own environment variables.
 """
 
@@ -32,28 +33,23 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import boto3
-import hvac
 import psycopg
 import requests
-import yaml
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from hvac.exceptions import VaultError
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rotation.errors import KeyturnError
-from rotation.keys.aws_kms import AwsKms
-from rotation.keys.vault_transit import VaultTransit
 from rotation.local.application_database import Database
+from rotation.local.application_https import HttpsServer
 from rotation.local.application_record import Record
-from rotation.sealing import unseal
+from rotation.local.application_values import Configuration, ConfigurationObject, Values, Vault, Wanted
 from rotation.secret_value import SecretValue
-from rotation.stores.vault_kv import to_text
+from rotation.tls import Material
 
 KEPT_ORDERS = 10_000  # the load goes on for as long as the environment is up
 DATABASE = "orders/db"
 TOKEN = "orders/api-token"  # noqa: S105  # the secret's name
+CERTIFICATE = "orders/tls"
 _POLL = 0.2  # seconds between two looks at the configuration
 _RETRY = 1.0  # seconds between two tries to switch
 _WORKERS = 4
@@ -61,43 +57,6 @@ _FAILURES = (
     *(KeyturnError, ClientError, BotoCoreError, VaultError, requests.RequestException, psycopg.Error),
     *(OSError, ValueError, KeyError),
 )
-
-
-class InSecretsManager(BaseModel):
-    """Where one secret's value is read in Secrets Manager, as the configuration names it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    arn: str
-    version_id: str
-    generation: int
-    sealed_with: str | None = None
-
-
-class TransitKey(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-    mount: str
-    key: str
-
-
-class InVault(BaseModel):
-    """Where one secret's value is read in Vault: ``path`` is the API's, below /v1/."""
-
-    model_config = ConfigDict(frozen=True)
-
-    path: str
-    version: int
-    name: str
-    generation: int
-    sealed_with: TransitKey | None = None
-
-
-Wanted = InSecretsManager | InVault
-
-
-class Configuration(BaseModel):
-    secrets: dict[str, Wanted]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +68,7 @@ class Options:
     key: str
     log: Path
     rate: float
+    https_port: int | None
     vault: str | None
     vault_token: Path | None
 
@@ -117,88 +77,33 @@ class OrderLost(psycopg.DataError):
     """An order that was just placed cannot be read back."""
 
 
-class Aws:
-    """What the application asks of AWS: its configuration, and the values that it names."""
-
-    def __init__(self, bucket: str, key: str) -> None:
-        config = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1})
-        self._s3 = boto3.client("s3", config=config)
-        self._secrets = boto3.client("secretsmanager", config=config)
-        self._object = {"Bucket": bucket, "Key": key}
-        self._etag = ""
-
-    def changed_configuration(self) -> Configuration | None:
-        """The configuration if it has changed since the last look; None if not, or while there is none.
-
-        Raises ``ClientError`` or ``BotoCoreError`` when it cannot be read, ``ValueError`` when it is no configuration.
-        """
-        unless = {"IfNoneMatch": self._etag} if self._etag else {}
-        try:
-            answer = self._s3.get_object(**self._object, **unless)  # type: ignore[arg-type]  # typed by TypedDicts
-        except ClientError as error:
-            if error.response["Error"]["Code"] in {"304", "NoSuchKey", "NoSuchBucket"}:
-                return None
-            raise
-        with answer["Body"] as body:
-            text = body.read()
-        try:
-            configuration = Configuration.model_validate(yaml.safe_load(text))
-        except (yaml.YAMLError, ValidationError) as error:
-            raise ValueError("not YAML with a mapping of secrets") from error
-        self._etag = answer["ETag"]
-        return configuration
-
-    def value(self, wanted: InSecretsManager) -> SecretValue:
-        """The value of exactly this version, unsealed if it is sealed."""
-        answer = self._secrets.get_secret_value(SecretId=wanted.arn, VersionId=wanted.version_id)
-        value = SecretValue(answer["SecretString"])
-        if wanted.sealed_with is None:
-            return value
-        return unseal(value, name=answer["Name"], generation=wanted.generation, service=AwsKms({}))
-
-
-class Vault:
-    """What the application asks of Vault, with the token in a file: the values that its configuration names."""
-
-    def __init__(self, address: str, token: Path) -> None:
-        self._token = token
-        self._client = hvac.Client(address, timeout=5)
-        self._connection = {"address": address, "auth": {"method": "token_file", "path": str(token)}}
-
-    def value(self, wanted: InVault) -> SecretValue:
-        """The value of exactly this version, unsealed if it is sealed. Raises ``VaultError``, ``RequestException``."""
-        self._client.token = self._token.read_text(encoding="utf-8")
-        answer = self._client.read(f"{wanted.path}?version={wanted.version}")
-        if answer is None or answer["data"]["data"] is None:
-            raise ValueError(f"{wanted.path} has no version {wanted.version}")
-        value = SecretValue(to_text(answer["data"]["data"]))
-        if wanted.sealed_with is None:
-            return value
-        service = VaultTransit({"mount": wanted.sealed_with.mount, **self._connection})
-        return unseal(value, name=wanted.name, generation=wanted.generation, service=service)
-
-
 class Application:
     """The threads that place orders, watch the configuration, count, and answer; from :meth:`start` to :meth:`stop`."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
         self._record = Record(options.ring, options.log)
-        self._aws = Aws(options.bucket, options.key)
-        self._vault = Vault(options.vault, options.vault_token) if options.vault and options.vault_token else None
+        self._configuration = ConfigurationObject(options.bucket, options.key)
+        vault = Vault(options.vault, options.vault_token) if options.vault and options.vault_token else None
+        self._values = Values(vault)
         self._database = Database()
         self._token: tuple[int, SecretValue] | None = None
         self._wanted: dict[str, Wanted] = {}
         self._used: dict[str, Wanted] = {}
         self._retry_at: dict[str, float] = {}
         self._stopping = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", options.port), self._handler())
+        handler = self._handler()
+        self._https = HttpsServer(options.https_port, handler) if options.https_port else None
+        self._servers = [ThreadingHTTPServer(("127.0.0.1", options.port), handler)]
+        self._servers += [self._https] if self._https else []
         work: list[Callable[[], None]] = [self._watch, self._count, *[self._place_orders] * _WORKERS]
         self._threads = [threading.Thread(target=each, daemon=True) for each in work]
-        self._answering = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
+        self._answering = [
+            threading.Thread(target=each.serve_forever, args=(0.1,), daemon=True) for each in self._servers
+        ]
 
     def start(self) -> None:
-        for thread in (*self._threads, self._answering):
+        for thread in (*self._threads, *self._answering):
             thread.start()
 
     def stop(self) -> None:
@@ -207,14 +112,15 @@ class Application:
         for thread in self._threads:
             thread.join(15)
         self._database.close()
-        self._server.shutdown()
-        self._server.server_close()
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
         self._record.close()
 
     def _watch(self) -> None:
         while not self._stopping.wait(_POLL):
             try:
-                configuration = self._aws.changed_configuration()
+                configuration = self._configuration.changed()
             except (ClientError, BotoCoreError, ValueError) as error:
                 self._record.cannot_read_configuration(error)
             else:
@@ -241,20 +147,16 @@ class Application:
                     self._record.cannot_use(secret, wanted.generation, error)
 
     def _use(self, secret: str, wanted: Wanted) -> None:
-        value = self._value(wanted)
+        value, generation = self._values.value(wanted), wanted.generation
         if secret == DATABASE:
-            self._database.switch(wanted.generation, value)
+            self._database.switch(generation, value)
         elif secret == TOKEN:
-            self._token = (wanted.generation, value)
+            self._token = (generation, value)
+        elif secret == CERTIFICATE and self._https is not None:
+            material = Material.parse(value, secret)
+            self._https.present(material, lambda: self._record.used(CERTIFICATE, generation))
         self._used[secret] = wanted
         self._record.uses(secret, wanted.generation)
-
-    def _value(self, wanted: Wanted) -> SecretValue:
-        if isinstance(wanted, InSecretsManager):
-            return self._aws.value(wanted)
-        if self._vault is None:
-            raise ValueError("the configuration names Vault, and the application was given none")
-        return self._vault.value(wanted)
 
     def _count(self) -> None:
         while not self._stopping.wait(1.0):
@@ -323,6 +225,7 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--config", required=True, metavar="s3://BUCKET/KEY")
     parser.add_argument("--log", required=True, type=Path)
     parser.add_argument("--rate", default=40.0, type=float, help="orders per second")
+    parser.add_argument("--https-port", type=int, help="of the same over TLS, with the certificate in orders/tls")
     parser.add_argument("--vault", metavar="URL", help="of a server that the configuration may name")
     parser.add_argument("--vault-token", type=Path, metavar="FILE", help="with the token for it")
     given = parser.parse_args(arguments)
@@ -341,6 +244,7 @@ def parse(arguments: Sequence[str]) -> Options:
         key=config.path[1:],
         log=given.log,
         rate=given.rate,
+        https_port=given.https_port,
         vault=given.vault,
         vault_token=given.vault_token,
     )

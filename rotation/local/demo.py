@@ -1,8 +1,8 @@
 """The demo: real rotations of a database password under load, two that undo themselves, and one that is killed.
 
 Everything it does goes through the commands that a user would type; it only plants the faults and counts. It ends with
-a non-zero exit code when anything is not as promised. ``python -m rotation.local.demo local-vault`` is the same with
-the secrets and keys in OpenBao.
+a non-zero exit code when anything is not as promised. ``python -m rotation.local.demo local-vault`` is the same in
+another of the embedded environments (rotation/local/embedded), with the parts that are that one's own.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ import boto3
 
 from rotation.errors import KeyturnError
 from rotation.local import environment, providers
+from rotation.local.demo_sealed import Sealed
+from rotation.local.embedded import embedded, names
+from rotation.local.embedded.local import Local
 from rotation.local.leaks import Leaks
 from rotation.local.load import Load, Probe
 from rotation.local.plants import Plants
-from rotation.local.workflows import Workflows
 from rotation.model import Ring
 from rotation.settings import find_project
 
 SECRET = "orders/db"  # noqa: S105  # a secret's name
 TOKEN = "orders/api-token"  # noqa: S105  # another one's
+KEY = "orders"
 LIMIT = 600  # seconds that one command may take
 
 
@@ -53,6 +56,9 @@ class Demo:
     def title(self, text: str) -> None:
         print(f"\n── {time.monotonic() - self.started:5.0f} s ── {text}", flush=True)
 
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+
     def expect(self, held: bool, promise: str) -> None:
         print(f"   {'✓' if held else '✗'} {promise}", flush=True)
         if not held:
@@ -63,7 +69,7 @@ class Demo:
     def keyturn(self, *arguments: str, expect: int | Sequence[int] = 0) -> str:
         """Run a command as a user would, show what it prints, and check its exit code."""
         expected = (expect,) if isinstance(expect, int) else tuple(expect)
-        print(f"$ keyturn {' '.join(arguments)}", flush=True)
+        self.say(f"$ keyturn {' '.join(arguments)}")
         with self.start(*arguments) as child:
             text = self._follow(child)
             code = child.wait(LIMIT)
@@ -88,7 +94,7 @@ class Demo:
     def cdktf_deploy(self) -> None:
         stacks = self._stacks()
         argv = ["cdktf", "deploy", *stacks, "--auto-approve", "--skip-provider-lock"]
-        print(f"$ {' '.join(argv)}", flush=True)
+        self.say(f"$ {' '.join(argv)}")
         done = subprocess.run(
             argv,
             cwd=self.project,
@@ -102,19 +108,18 @@ class Demo:
         if done.returncode != 0:
             print(done.stdout[-4000:], done.stderr[-4000:], sep="\n")
             raise Broken(f"cdktf deploy ended with {done.returncode}")
-        print(f"  deployed: {', '.join(stacks)}", flush=True)
+        self.say(f"  deployed: {', '.join(stacks)}")
 
     def _stacks(self) -> tuple[str, ...]:
-        parts = ("foundation", "secrets", "application") if self.environment == environment.LOCAL else ("application",)
-        return tuple(f"{part}-{self.environment}" for part in parts)
+        return tuple(f"{part}-{self.environment}" for part in embedded(self.environment).deployed)
 
     # The parts
 
     def set_up(self) -> None:
-        openbao = "OpenBao, " if self.environment == environment.VAULT else ""
-        self.title(f"the embedded environment: AWS API, PostgreSQL, {openbao}the application in two rings")
+        servers = ", ".join(filter(None, ("AWS API", "PostgreSQL", embedded(self.environment).also)))
+        self.title(f"the embedded environment: {servers}, the application in two rings")
         os.environ["KEYTURN_ENVIRONMENT"] = self.environment
-        print(f"$ export KEYTURN_ENVIRONMENT={self.environment}", flush=True)
+        self.say(f"$ export KEYTURN_ENVIRONMENT={self.environment}")
         self.keyturn("local", "up")
         os.environ.update(environment.environment_variables(self.project) | providers.tool_environment(self.project))
 
@@ -159,43 +164,47 @@ class Demo:
     def killed(self, load: Load) -> None:
         self.title("(d) the runner is killed in mid-rotation, and run again")
         failed = load.failed()
-        print(f"$ keyturn rotate {SECRET}", flush=True)
+        self.say(f"$ keyturn rotate {SECRET}")
         with self.start("rotate", SECRET) as child:
             text = self._follow(child, until=lambda line: "deploy canary" in line)
             os.kill(child.pid, signal.SIGKILL)
             child.wait(LIMIT)
-        print("  … killed with SIGKILL", flush=True)
+        self.say("  … killed with SIGKILL")
         self.keyturn("rotate", SECRET)
         staged = int(re.findall(r"generation (\d+) is in the store", text)[-1])
         self.expect(load.generation(Ring.STABLE, SECRET) == staged, f"the next run finished that rotation, to {staged}")
         self.expect(load.failed() == failed, "no query failed")
 
     def key_rotation(self, load: Load) -> None:
-        self.title("(f) the key gets new material; the sealed value gets a new envelope, and stays the same value")
+        self.title("(f) the key gets new material; every sealed value gets a new envelope, and stays the same value")
         failed = load.failed()
-        self.keyturn("rekey", "orders")
-        self.expect(load.failed() == failed, "no query failed")
+        sealed = Sealed(self.project, self.environment, KEY)
+        before = sealed.look()
+        self.keyturn("rekey", KEY)
+        after = sealed.look()
+        self.expect(
+            sealed.same_values_in_other_envelopes(before, after),
+            f"the same value of the same generation, wrapped anew: {', '.join(after)}",
+        )
+        if sealed.ends_old_material:
+            self._raise_minimum()
+            self.expect(not any(map(sealed.opens, before.values())), "no old envelope opens any more")
+            self.expect(all(map(sealed.opens, after.values())), "every new one does")
+        self.expect(load.await_traffic() and load.failed() == failed, "no query failed")
+
+    def _raise_minimum(self) -> None:
+        """As soon as it may be: the consumers get some time to take the new envelopes."""
+        for _ in range(10):
+            text = self.keyturn("rekey", KEY, "--raise-minimum", expect=(0, 3))
+            if "unwraps nothing any more" in text:
+                return
+            time.sleep(1)
+        raise Broken("the key still unwraps with its old material")
 
     def retire(self) -> None:
         self.title("(e) the old login is retired, on evidence")
         self.keyturn("retire", "--wait", "0", expect=(0, 3))
         self.keyturn("retire")
-
-    def by_workflow(self, load: Load) -> None:
-        self.title("the same by GitHub's workflow: the steps of rotate.yml, run by act in a clone of a bare repository")
-        before, failed = load.generation(Ring.STABLE, SECRET), load.failed()
-        workflows = Workflows(self.project, self.project / ".keyturn" / "github", {"KEYTURN_COMMIT": "direct"})
-        workflows.publish()
-        print(f"$ act workflow_dispatch -W .github/workflows/rotate.yml --input secrets={SECRET}", flush=True)
-        ran = workflows.run("rotate", secrets=SECRET, words="the demo", follow=_show_output)
-        workflows.pull()
-        self.transcript.append(ran.log)
-        self.expect(ran.code == 0, "the workflow succeeds")
-        after = load.generation(Ring.STABLE, SECRET)
-        commits = [f"Rotate in local: {SECRET} {before} → {after} ({ring})" for ring in (Ring.STABLE, Ring.CANARY)]
-        self.expect(workflows.history()[:2] == commits, f"it pushed what it deployed: {'; '.join(reversed(commits))}")
-        self.expect(after > before, f"the application went from generation {before} to {after}")
-        self.expect(load.failed() == failed, "no query failed")
 
     def drift(self, load: Load, plants: Plants) -> None:
         self.title("(g) drift of each of the four kinds: found, put right, and gone")
@@ -216,11 +225,11 @@ class Demo:
         text = (self.project / rendered.format(Ring.STABLE)).read_text(encoding="utf-8")
         bucket = environment.config_bucket(self.environment)
         boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=f"{text}# by hand\n".encode())
-        print(f"$ keyturn rotate {TOKEN}", flush=True)
+        self.say(f"$ keyturn rotate {TOKEN}")
         with self.start("rotate", TOKEN) as child:
             self._follow(child, until=lambda line: "is in the store, pending" in line)
             os.kill(child.pid, signal.SIGKILL)
-        print("  … killed with SIGKILL", flush=True)
+        self.say("  … killed with SIGKILL")
         login = plants.let_in_again()
         edited = self.project / rendered.format(Ring.CANARY)
         edited.write_text(f"{edited.read_text(encoding='utf-8')}# by hand\n", encoding="utf-8")
@@ -269,18 +278,10 @@ def run(project: Path, name: str) -> None:
         demo.retire()
         demo.key_rotation(load)
         demo.drift(load, plants)
-        if name == environment.LOCAL:
-            demo.by_workflow(load)
+        embedded(name).demonstrate(demo, load)
         demo.account(probe, load)
     demo.leaks()
     demo.title("all of it held; `keyturn local down` stops the servers and keeps their data")
-
-
-def _show_output(line: str) -> None:
-    """Of act's log, what the workflow's steps print."""
-    _, printed, text = line.partition("]   | ")
-    if printed:
-        print(f"  {text}", end="", flush=True)
 
 
 @contextmanager
@@ -295,11 +296,12 @@ def _watching(project: Path, name: str) -> Iterator[Probe]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m rotation.local.demo", description="The demo.")
-    names = (environment.LOCAL, environment.VAULT)
-    parser.add_argument("environment", nargs="?", default=environment.LOCAL, choices=names)
+    parser.add_argument("environment", nargs="?", default=Local.name, choices=names())
     options = parser.parse_args()
     try:
-        run(find_project(Path.cwd()), options.environment)
+        project = find_project(Path.cwd())
+        os.chdir(project)  # declarations name files relative to it
+        run(project, options.environment)
     except Broken as error:
         print(f"\nthe demo failed: {error}", file=sys.stderr)
         return 1

@@ -1,8 +1,8 @@
 """The embedded environment below <project>/.keyturn/local: start it, stop it, say how it is.
 
 * The AWS API, PostgreSQL, and the sample application in its rings, each a :class:`~rotation.local.service.Service`.
-  The environment ``local`` is made of them; ``local-vault``, from when it is first asked for, adds OpenBao and an
-  application of its own.
+  The environment ``local`` is made of them; each other one (rotation/local/embedded) adds servers and an application of
+  its own, from when it is first asked for.
 * Ports are chosen once and kept in ``endpoints.json``, for the stacks declare them: a restart keeps them and the data.
 * :func:`up` may be run at any time: it starts what does not run, and provisions what is not there.
 * One :func:`up` or :func:`down` at a time: a lock file beside the folder.
@@ -14,7 +14,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,30 +25,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rotation.errors import KeyturnError, LocalError
 from rotation.file_lock import held
 from rotation.files import write_atomically
-from rotation.local.service import Service, answers_http
+from rotation.local.embedded import FOLDER, Embedded, Place, Say, embedded, names
+from rotation.local.embedded.local import REGION, Local
+from rotation.local.service import Service, port_of, python_service
 from rotation.model import Ring
-from rotation.secret_value import SecretValue
-
-Say = Callable[[str], None]
 
 HOST = "127.0.0.1"
-REGION = "us-east-1"
 APPLICATION = "orders-api"
-LOCAL, VAULT = "local", "local-vault"  # the environments that the servers make up
-DATABASES = {LOCAL: "orders", VAULT: "orders_vault"}  # names of users begin with them
-ADMINISTRATOR = "local/orders/db-admin"  # the secret with the database administrator's login
-VAULT_ADMINISTRATOR = "orders/db-admin"  # the one in OpenBao
-RUNNER_TOKEN = Path(".keyturn/local/openbao/runner-token")  # below the project
-APPLICATION_TOKEN = Path(".keyturn/local/openbao/application-token")
-
-_FOLDER = Path(".keyturn") / "local"
-_SERVERS = ("aws", "postgresql", "openbao")  # without which the applications are not started
-# What synth and rotations made of these environments, and what is worthless without them.
-_FOLLOWERS = tuple(
-    path
-    for name in (LOCAL, VAULT)
-    for path in (Path(f"stacks/pins/{name}.json"), Path(f"stacks/config/rendered/{name}"))
-)
 
 
 class _Address(BaseModel):
@@ -58,24 +41,21 @@ class _Address(BaseModel):
     port: int
 
 
-class VaultEndpoints(BaseModel):
-    """Where the servers of ``local-vault`` alone listen, as URLs."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    openbao: str
-    applications: dict[Ring, str]
-
-
 class Endpoints(BaseModel):
-    """Where the servers listen: ``aws`` and ``applications`` are URLs. ``vault`` is there once it was asked for."""
+    """Where the servers listen: ``aws`` and ``applications``, those of ``local``, are URLs. ``others`` are what the
+    other environments have of their own, once they were asked for."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     aws: str
     postgresql: _Address
     applications: dict[Ring, str]
-    vault: VaultEndpoints | None = None
+    others: dict[str, Place] = {}
+
+    @property
+    def places(self) -> Mapping[str, Place]:
+        """By environment."""
+        return {Local.name: Place(server=self.aws, applications=self.applications), **self.others}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,25 +68,21 @@ class ServiceStatus:
     ready: bool
 
 
-def up(project: Path, say: Say, environment: str = LOCAL) -> tuple[ServiceStatus, ...]:
+def up(project: Path, say: Say, environment: str = Local.name) -> tuple[ServiceStatus, ...]:
     """Start what does not run, make the sample databases and keep their administrators' logins as secrets.
 
-    ``local-vault`` is started where it is the ``environment``, or was once. Raises :class:`LocalError` for a port that
-    is taken, a server that does not start, a full disk.
+    What is not ``local``'s is started where its environment is this one, or was once. Raises :class:`LocalError` for a
+    port that is taken, a server that does not start, a full disk.
     """
     with _alone(project), _local_errors():
-        folder = project / _FOLDER
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (project / FOLDER).mkdir(mode=0o700, parents=True, exist_ok=True)
         endpoints = _load(project) or _choose(project)
-        if environment == VAULT and endpoints.vault is None:
-            endpoints = _with_vault(project, endpoints)
-        services = _services(project, endpoints)
-        _start([service for service in services if service.name in _SERVERS], _environment(), say)
-        _provision(folder / "postgresql", endpoints, say)
-        if endpoints.vault is not None:
-            _provision_vault(project, endpoints.vault, say)
-        applications = [service for service in services if service.name not in _SERVERS]
-        _start(applications, _environment() | _aws_variables(endpoints), say)
+        if environment in names() and environment not in endpoints.places:
+            endpoints = _with(embedded(environment), project, endpoints)
+        _start(_servers(project, endpoints), _environment(), say)
+        for name, place in endpoints.places.items():
+            embedded(name).provision(project, place, say)
+        _start(_applications(project, endpoints), _environment() | _variables(endpoints), say)
     return status(project)
 
 
@@ -120,8 +96,10 @@ def down(project: Path, say: Say, *, purge: bool = False) -> None:
             for service, ran in zip(services, pool.map(Service.stop, services), strict=True):
                 say(f"{service.name}: {'stopped' if ran else 'was not running'}")
         if purge:
-            for path in (project / _FOLDER, *(project / follower for follower in _FOLLOWERS)):
-                _remove(path)
+            _remove(project / FOLDER)
+            for name in names():  # what synth and rotations made of it is worthless without it
+                _remove(project / f"stacks/pins/{name}.json")
+                _remove(project / f"stacks/config/rendered/{name}")
             say("removed the local data")
 
 
@@ -137,29 +115,27 @@ def status(project: Path) -> tuple[ServiceStatus, ...]:
 
 
 def environment_variables(project: Path) -> dict[str, str]:
-    """What AWS clients (SDKs, Terraform, the CLI) need to talk to the local AWS API, and Vault's to find OpenBao.
+    """What clients need to talk to the embedded servers: AWS's (SDKs, Terraform, the CLI), and those of others.
 
     Raises :class:`LocalError` where the environment was never started here.
     """
     endpoints = _load(project)
     if endpoints is None:
         raise LocalError("the embedded environment has not been started in this project", "Run `keyturn local up`.")
-    vault = {"VAULT_ADDR": endpoints.vault.openbao} if endpoints.vault else {}
-    return _aws_variables(endpoints) | vault
+    return _variables(endpoints)
 
 
-def applications(project: Path, environment: str) -> dict[Ring, str]:
-    """The addresses of the application's rings in one of the environments.
+def place_of(project: Path, environment: str) -> Place:
+    """Where the servers of one of the environments listen.
 
     Raises :class:`LocalError` where that environment was never started here.
     """
     endpoints = _load(project)
-    place = endpoints.vault if endpoints is not None and environment == VAULT else endpoints
-    if place is None:
+    if endpoints is None or environment not in endpoints.places:
         raise LocalError(
             f"{environment} has not been started in this project", f"Run `keyturn local up -e {environment}`."
         )
-    return place.applications
+    return endpoints.places[environment]
 
 
 def config_bucket(environment: str) -> str:
@@ -167,8 +143,8 @@ def config_bucket(environment: str) -> str:
     return f"keyturn-{environment}-config"
 
 
-def _aws_variables(endpoints: Endpoints) -> dict[str, str]:
-    return {
+def _variables(endpoints: Endpoints) -> dict[str, str]:
+    aws = {
         "AWS_ENDPOINT_URL": endpoints.aws,
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",
@@ -176,13 +152,15 @@ def _aws_variables(endpoints: Endpoints) -> dict[str, str]:
         "AWS_DEFAULT_REGION": REGION,
         "AWS_EC2_METADATA_DISABLED": "true",
     }
+    others = [embedded(name).variables(place) for name, place in endpoints.places.items()]
+    return {name: value for variables in (aws, *others) for name, value in variables.items()}
 
 
 # ── endpoints ──
 
 
 def _load(project: Path) -> Endpoints | None:
-    path = project / _FOLDER / "endpoints.json"
+    path = project / FOLDER / "endpoints.json"
     try:
         return Endpoints.model_validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -204,18 +182,20 @@ def _choose(project: Path) -> Endpoints:
     return _kept(project, endpoints)
 
 
-def _with_vault(project: Path, endpoints: Endpoints) -> Endpoints:
-    openbao, *applications = _free_ports(1 + len(Ring))
-    vault = VaultEndpoints(
-        openbao=f"http://{HOST}:{openbao}",
-        applications={ring: f"http://{HOST}:{port}" for ring, port in zip(Ring, applications, strict=True)},
+def _with(other: Embedded, project: Path, endpoints: Endpoints) -> Endpoints:
+    """With addresses for what another environment has of its own."""
+    server, *ports = _free_ports(1 + len(Ring) * (2 if other.has_https else 1))
+    place = Place(
+        server=f"http://{HOST}:{server}",
+        applications={ring: f"http://{HOST}:{port}" for ring, port in zip(Ring, ports, strict=False)},
+        https={ring: f"{HOST}:{port}" for ring, port in zip(Ring, ports[len(Ring) :], strict=False)},
     )
-    return _kept(project, endpoints.model_copy(update={"vault": vault}))
+    return _kept(project, endpoints.model_copy(update={"others": {**endpoints.others, other.name: place}}))
 
 
 def _kept(project: Path, endpoints: Endpoints) -> Endpoints:
-    text = endpoints.model_dump_json(indent=1, exclude_none=True)
-    write_atomically(project / _FOLDER / "endpoints.json", f"{text}\n")
+    text = endpoints.model_dump_json(indent=1, exclude_defaults=True)
+    write_atomically(project / FOLDER / "endpoints.json", f"{text}\n")
     return endpoints
 
 
@@ -228,36 +208,25 @@ def _free_ports(count: int) -> list[int]:
         return [listener.getsockname()[1] for listener in listeners]
 
 
-def _port(url: str) -> int:
-    return int(url.rpartition(":")[2])
-
-
 # ── services ──
 
 
 def _services(project: Path, endpoints: Endpoints) -> tuple[Service, ...]:
-    """The AWS API, PostgreSQL, and the application's rings, in this order; then what ``local-vault`` adds."""
-    folder = (project / _FOLDER).absolute()
-    return (
-        _service(folder, "aws", "aws_api", endpoints.aws, "/keyturn/ready", "--folder", str(folder / "aws")),
-        _postgresql(folder, endpoints.postgresql.port),
-        *(_application(folder, LOCAL, ring, url) for ring, url in endpoints.applications.items()),
-        *(_vault_services(project.absolute(), folder, endpoints.vault) if endpoints.vault else ()),
-    )
+    return (*_servers(project, endpoints), *_applications(project, endpoints))
 
 
-def _vault_services(project: Path, folder: Path, endpoints: VaultEndpoints) -> Iterator[Service]:
-    data = str(folder / "openbao")
-    ready = "/v1/sys/health?standbycode=503"  # unsealed, it is first a standby, and then elects itself
-    yield _service(folder, "openbao", "openbao", endpoints.openbao, ready, "--folder", data)
-    reads = ("--vault", endpoints.openbao, "--vault-token", str(project / APPLICATION_TOKEN))
-    for ring, url in endpoints.applications.items():
-        yield _application(folder, VAULT, ring, url, *reads)
+def _servers(project: Path, endpoints: Endpoints) -> Iterator[Service]:
+    folder = (project / FOLDER).absolute()
+    yield python_service(folder, "aws", "aws_api", endpoints.aws, "/keyturn/ready", "--folder", str(folder / "aws"))
+    yield _postgresql(folder, endpoints.postgresql.port)
+    for name, place in endpoints.places.items():
+        yield from embedded(name).services(folder, place)
 
 
-def _service(folder: Path, name: str, module: str, url: str, route: str, *options: str) -> Service:
-    argv = (sys.executable, "-m", f"rotation.local.{module}", "--port", str(_port(url)), *options)
-    return Service(name, argv, folder, _port(url), answers_http(url + route))
+def _applications(project: Path, endpoints: Endpoints) -> Iterator[Service]:
+    for name, place in endpoints.places.items():
+        for ring in place.applications:
+            yield _application(project.absolute(), embedded(name), ring, place)
 
 
 def _postgresql(folder: Path, port: int) -> Service:
@@ -276,12 +245,19 @@ def _postgresql(folder: Path, port: int) -> Service:
     return Service("postgresql", argv, folder, port, answers_its_superuser)
 
 
-def _application(folder: Path, environment: str, ring: Ring, url: str, *others: str) -> Service:
-    name = f"{APPLICATION}-{ring}" if environment == LOCAL else f"{environment}-{APPLICATION}-{ring}"
-    config = f"s3://{config_bucket(environment)}/{APPLICATION}/{ring}.yaml"
-    log = folder / "logs" / f"{name}.log"
-    options = ("--name", APPLICATION, "--ring", str(ring), "--config", config, "--log", str(log))
-    return _service(folder, name, "application", url, "/health", *options, *others)
+def _application_name(environment: str, ring: Ring) -> str:
+    """Of one ring's process, and of its log."""
+    return f"{APPLICATION}-{ring}" if environment == Local.name else f"{environment}-{APPLICATION}-{ring}"
+
+
+def _application(project: Path, of: Embedded, ring: Ring, place: Place) -> Service:
+    folder, name = project / FOLDER, _application_name(of.name, ring)
+    config = f"s3://{config_bucket(of.name)}/{APPLICATION}/{ring}.yaml"
+    options = ["--name", APPLICATION, "--ring", str(ring), "--config", config]
+    options += ["--log", str(folder / "logs" / f"{name}.log"), *of.reads(project, place)]
+    if ring in place.https:
+        options += ["--https-port", str(port_of(place.https[ring]))]
+    return python_service(folder, name, "application", place.applications[ring], "/health", *options)
 
 
 def _start(services: Iterable[Service], environment: dict[str, str], say: Say) -> None:
@@ -297,49 +273,6 @@ def _environment() -> dict[str, str]:
     """The servers' variables: where things are, and none of the user's credentials."""
     names = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
     return {name: os.environ[name] for name in names if name in os.environ} | {"PYTHONUNBUFFERED": "1"}
-
-
-def _provision(folder: Path, endpoints: Endpoints, say: Say) -> None:
-    from rotation.local.postgresql import provision
-
-    if _keep_secret(endpoints, ADMINISTRATOR, provision(folder)):
-        say(f"the sample database is there, and its administrator's login in the secret {ADMINISTRATOR}")
-
-
-def _provision_vault(project: Path, endpoints: VaultEndpoints, say: Say) -> None:
-    from rotation.local import vault_environment
-    from rotation.local.postgresql import Sample, provision
-
-    database = DATABASES[VAULT]
-    sample = Sample(database, owner=f"{database}_owner", administrator="keyturn_vault_admin")
-    administrator = provision(project / _FOLDER / "postgresql", sample)
-    vault_environment.provision(project, endpoints.openbao, administrator)
-    say("what the stacks declare is in OpenBao, with a token for the runner and one for the application")
-
-
-def _keep_secret(endpoints: Endpoints, name: str, value: SecretValue) -> bool:
-    """Make ``value`` the current one of a secret in the local Secrets Manager; returns whether it was not."""
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    client = boto3.client(
-        "secretsmanager",
-        endpoint_url=endpoints.aws,
-        region_name=REGION,
-        aws_access_key_id="local",
-        aws_secret_access_key="local",  # noqa: S106  # the local API asks for a key, and takes any
-    )
-    try:
-        try:
-            kept = SecretValue(client.get_secret_value(SecretId=name)["SecretString"])
-        except client.exceptions.ResourceNotFoundException:
-            kept = None
-            client.create_secret(Name=name, SecretString=value.reveal())
-        if kept not in (None, value):
-            client.put_secret_value(SecretId=name, SecretString=value.reveal())
-    except (BotoCoreError, ClientError) as error:
-        raise LocalError(f"the local Secrets Manager refused {name}: {error}") from error
-    return kept != value
 
 
 # ── one at a time, and errors ──

@@ -6,7 +6,6 @@ The servers' own folders are left out: they are where the values live.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import tempfile
 import zipfile
@@ -15,19 +14,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import boto3
-import hvac
-
-from rotation.keys.aws_kms import AwsKms
-from rotation.kv_ledger import Leaf
-from rotation.local.environment import ADMINISTRATOR, APPLICATION_TOKEN, LOCAL, RUNNER_TOKEN, VAULT
-from rotation.local.openbao import custody
-from rotation.local.vault_environment import MOUNT
+from rotation.local.embedded import embedded
+from rotation.local.embedded.local import Local
 from rotation.manifest import Manifest
-from rotation.plugins import Plugins
-from rotation.sealing import is_sealed, unseal
-from rotation.secret_value import SecretValue
-from rotation.stores.vault_kv import LEDGER, to_text
 
 SHORTEST = 8  # characters: what is shorter would be found by chance
 
@@ -45,7 +34,7 @@ class Report:
 class Leaks:
     """A search in one project. The process has the variables of the embedded environment, and of its tools."""
 
-    def __init__(self, project: Path, environment: str = LOCAL) -> None:
+    def __init__(self, project: Path, environment: str = Local.name) -> None:
         self._project = project
         self._environment = environment
         self._manifest = Manifest.load(project, environment)
@@ -64,39 +53,8 @@ class Leaks:
 
     def _values(self) -> set[bytes]:
         """Every value, and every field of a value that is a JSON object, of every version that ever was."""
-        texts = self._in_openbao() if self._environment == VAULT else self._in_secrets_manager()
+        texts = embedded(self._environment).values(self._project, self._manifest)
         return {value for text in texts for value in _sensitive(text)}
-
-    def _in_openbao(self) -> Iterator[str]:
-        """What is kept there now: retired generations are deleted. The tokens and the unseal key are values, too."""
-        folder = self._project / ".keyturn" / "local" / "openbao"
-        keys = custody(folder)
-        yield from (keys.root_token, keys.unseal_key)
-        yield from ((self._project / token).read_text(encoding="utf-8") for token in (RUNNER_TOKEN, APPLICATION_TOKEN))
-        root = hvac.Client(os.environ["VAULT_ADDR"], token=keys.root_token, timeout=30)
-        service = Plugins(self._project, self._manifest).keys(self._manifest.keys["orders"])
-        for path in _paths(root, ""):
-            if not path.endswith(f"/{LEDGER}"):
-                entry = root.secrets.kv.v2.read_secret(path, mount_point=MOUNT, raise_on_deleted_version=True)
-                stored = SecretValue(to_text(entry["data"]["data"]))
-                yield stored.reveal()
-                folder_of, _, last = path.removeprefix("_rotation/").rpartition("/")
-                if is_sealed(stored) and (leaf := Leaf.parse(last)) is not None:
-                    yield unseal(stored, name=folder_of, generation=leaf.generation, service=service).reveal()
-
-    def _in_secrets_manager(self) -> Iterator[str]:
-        for secret in self._manifest.secrets.values():
-            yield from self._versions(secret.stored_as)
-        yield boto3.client("secretsmanager").get_secret_value(SecretId=ADMINISTRATOR)["SecretString"]
-
-    def _versions(self, name: str) -> Iterator[str]:
-        client = boto3.client("secretsmanager")
-        for version in client.list_secret_version_ids(SecretId=name, IncludeDeprecated=True)["Versions"]:
-            stored = client.get_secret_value(SecretId=name, VersionId=version["VersionId"])["SecretString"]
-            yield stored
-            if is_sealed(SecretValue(stored)):
-                generation = int(version["VersionId"][1:11])
-                yield unseal(SecretValue(stored), name=name, generation=generation, service=AwsKms({})).reveal()
 
     def _places(self, printed: Sequence[str]) -> Iterator[tuple[str, str, bytes]]:
         yield "transcripts", "what the commands printed", "".join(printed).encode()
@@ -130,17 +88,6 @@ class Leaks:
                     yield "plans", f"saved plan: {member}", archive.read(member)
 
 
-def _paths(root: hvac.Client, folder: str) -> Iterator[str]:
-    """The paths of all entries below a folder that hold something."""
-    listed = root.secrets.kv.v2.list_secrets(folder, mount_point=MOUNT)["data"]["keys"]
-    for name in listed:
-        path = f"{folder}{name}"
-        if name.endswith("/"):
-            yield from _paths(root, path)
-        elif root.secrets.kv.v2.read_secret_metadata(path, mount_point=MOUNT)["data"]["current_version"]:
-            yield path
-
-
 def _sensitive(text: str) -> Iterator[bytes]:
     """The text itself; of a JSON object the fields that are secret, not the host or the user's name."""
     try:
@@ -149,6 +96,14 @@ def _sensitive(text: str) -> Iterator[bytes]:
         content = None
     if isinstance(content, dict):
         fields = [str(content[name]) for name in ("password", "ciphertext", "wrapped") if name in content]
+        fields += [_middle(content["private_key"])] if "private_key" in content else []
         yield from (field.encode() for field in fields if len(field) >= SHORTEST)
     elif len(text) >= SHORTEST:
         yield text.encode()
+
+
+def _middle(pem: str) -> str:
+    """Of a private key the line in the middle: a file may break lines in its own way, and the beginning of an RSA key,
+    and the end of an EC key, are in its certificate too."""
+    lines = pem.strip().splitlines()
+    return lines[len(lines) // 2]

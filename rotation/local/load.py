@@ -14,7 +14,8 @@ from typing import Any
 import psycopg
 
 from rotation import pins
-from rotation.local.environment import LOCAL, applications
+from rotation.local.embedded.local import Local
+from rotation.local.environment import place_of
 from rotation.manifest import Manifest
 from rotation.model import Ring
 from rotation.plugins import Plugins
@@ -25,9 +26,9 @@ PATIENCE = 20  # seconds
 class Load:
     """The sample application's counters, from its health endpoints."""
 
-    def __init__(self, project: Path, environment: str = LOCAL) -> None:
+    def __init__(self, project: Path, environment: str = Local.name) -> None:
         self._pins = project / "stacks" / "pins" / f"{environment}.json"
-        self._urls = applications(project, environment)
+        self._urls = place_of(project, environment).applications
 
     def queries(self) -> int:
         return sum(int(self._health(ring)["queries"]) for ring in Ring)
@@ -46,10 +47,10 @@ class Load:
     def await_traffic(self) -> bool:
         """Whether both rings serve more queries now than a moment ago, within the patience."""
         before = {ring: int(self._health(ring)["queries"]) for ring in Ring}
-        return _within(lambda: all(int(self._health(ring)["queries"]) > before[ring] for ring in Ring))
+        return within(lambda: all(int(self._health(ring)["queries"]) > before[ring] for ring in Ring))
 
     def await_generation(self, ring: Ring, secret: str, generation: int) -> bool:
-        return _within(lambda: self.generation(ring, secret) == generation)
+        return within(lambda: self.generation(ring, secret) == generation)
 
     def _health(self, ring: Ring) -> dict[str, Any]:
         # The address is the embedded environment's own, and a failing application answers with its counters too.
@@ -69,7 +70,7 @@ class Probe(threading.Thread):
     The process has the embedded environment's variables (:func:`rotation.local.environment.environment_variables`).
     """
 
-    def __init__(self, project: Path, secret: str, environment: str = LOCAL) -> None:
+    def __init__(self, project: Path, secret: str, environment: str = Local.name) -> None:
         super().__init__(name="probe", daemon=True)
         self.logins = 0
         self.failed = 0
@@ -108,7 +109,8 @@ class Probe(threading.Thread):
             pass
 
 
-def _within(holds: Callable[[], bool]) -> bool:
+def within(holds: Callable[[], bool]) -> bool:
+    """Whether something holds, within the patience."""
     deadline = time.monotonic() + PATIENCE
     while not holds():
         if time.monotonic() > deadline:

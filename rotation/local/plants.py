@@ -12,7 +12,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from rotation.local.environment import DATABASES, LOCAL
+from rotation.local.embedded import embedded
+from rotation.local.embedded.local import Local
 from rotation.local.postgresql import superuser
 
 POLICY = "CREATE POLICY planted ON public.orders USING (session_user = {0}) WITH CHECK (session_user = {0})"
@@ -21,9 +22,9 @@ POLICY = "CREATE POLICY planted ON public.orders USING (session_user = {0}) WITH
 class Plants:
     """The sample database of an environment as its superuser sees it."""
 
-    def __init__(self, project: Path, environment: str = LOCAL) -> None:
+    def __init__(self, project: Path, environment: str = Local.name) -> None:
         self._folder = project / ".keyturn" / "local" / "postgresql"
-        self._database = DATABASES[environment]
+        self._database = embedded(environment).database
         self._principals = (f"{self._database}_app_a", f"{self._database}_app_b")
 
     @contextmanager

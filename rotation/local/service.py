@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -185,3 +186,15 @@ class Service:
         said = self.log.read_bytes()[said_before:].decode(errors="replace")
         lines = [line.strip() for line in said.splitlines() if line.strip()]
         return " | ".join(lines[-3:]) or "it printed nothing"
+
+
+def python_service(folder: Path, name: str, module: str, url: str, route: str, *options: str) -> Service:
+    """A server that is ``rotation.local.<module>``, on the port of its ``url``; ready when ``route`` answers."""
+    port = port_of(url)
+    argv = (sys.executable, "-m", f"rotation.local.{module}", "--port", str(port), *options)
+    return Service(name, argv, folder, port, answers_http(url + route))
+
+
+def port_of(address: str) -> int:
+    """The port of a URL without a path, or of host:port."""
+    return int(address.rpartition(":")[2])

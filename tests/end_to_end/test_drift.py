@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from rotation.local.environment import LOCAL, config_bucket
+from rotation.local.environment import config_bucket
 from rotation.model import Ring
 from tests.fixtures.project import LIMIT, SECRET, STORED_AS, TOKEN, Project
 
@@ -59,7 +59,9 @@ def kill_after_staging(project: Project, secret: str) -> None:
 
 def overwrite(project: Project, ring: Ring) -> None:
     body = f"# edited by hand\n{project.path.joinpath(RENDERED.replace('canary', ring)).read_text()}"
-    project.aws.client("s3").put_object(Bucket=config_bucket(LOCAL), Key=f"orders-api/{ring}.yaml", Body=body.encode())
+    project.aws.client("s3").put_object(
+        Bucket=config_bucket("local"), Key=f"orders-api/{ring}.yaml", Body=body.encode()
+    )
 
 
 def test_drift_of_every_kind_is_found_and_what_is_safe_is_put_right(project: Project, rules: Any) -> None:
@@ -69,7 +71,7 @@ def test_drift_of_every_kind_is_found_and_what_is_safe_is_put_right(project: Pro
     rendered = (project.path / RENDERED).read_bytes()
     # Declared: an object changed by hand, one deleted, and a tag that no stack gives.
     overwrite(project, Ring.STABLE)
-    project.aws.client("s3").delete_object(Bucket=config_bucket(LOCAL), Key="orders-api/canary.yaml")
+    project.aws.client("s3").delete_object(Bucket=config_bucket("local"), Key="orders-api/canary.yaml")
     store.tag_resource(SecretId=STORED_AS[TOKEN], Tags=[{"Key": "by", "Value": "hand"}])
     # Stored: a dead run's candidate, and somebody else's rotation.
     kill_after_staging(project, TOKEN)

@@ -11,15 +11,18 @@ import hvac
 import pytest
 
 from rotation.local import environment, openbao, providers
+from rotation.local.demo import Demo
+from rotation.local.demo_certificate import certificate_rotation
 from rotation.local.leaks import Leaks
 from rotation.local.load import Load, Probe
-from rotation.local.vault_environment import MOUNT
+from rotation.local.vault_environment import ADMINISTRATOR, APPLICATION_TOKEN, MOUNT, RUNNER_TOKEN
 from rotation.model import Ring
 from tests.fixtures.openbao import are_forbidden
 from tests.fixtures.project import SECRET, TOKEN, Project, copy_declarations, edit
 
 pytestmark = pytest.mark.timeout(600)
 
+ENVIRONMENT = "local-vault"
 _PACE = {"bake": (4, 1), "settle": (2, 0.5), "patience": (10, 8), "grace": (3, 1)}
 
 
@@ -32,7 +35,7 @@ def on_vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         old, new = (f"{name}=timedelta(seconds={seconds})" for seconds in (declared, short))
         edit(folder / "stacks/environments.py", old, new)
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    bare = kept | {"KEYTURN_WAIT": "120", "KEYTURN_ENVIRONMENT": environment.VAULT}
+    bare = kept | {"KEYTURN_WAIT": "120", "KEYTURN_ENVIRONMENT": ENVIRONMENT}
     starting = Project(folder, bare)
     try:
         starting.run("local", "up")
@@ -41,12 +44,12 @@ def on_vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         assert project.synth().code == 0
         project.run("deploy")
         project.run("rotate", "--initialize")
-        assert Load(folder, environment.VAULT).await_traffic(), "the application serves no queries"
+        assert Load(folder, ENVIRONMENT).await_traffic(), "the application serves no queries"
         yield project
         with pytest.MonkeyPatch.context() as patched:
             project.enter(patched)
             patched.chdir(folder)  # the runner's token is named relative to it
-            report = Leaks(folder, environment.VAULT).search(project.transcript)
+            report = Leaks(folder, ENVIRONMENT).search(project.transcript)
         assert report.values > 5
         assert not report.found, f"values are in {report.found}"
     finally:
@@ -58,12 +61,12 @@ def _client(project: Project, token: str) -> hvac.Client:
 
 
 def test_a_killed_rotation_is_finished_under_load_without_a_failed_query(on_vault: Project) -> None:
-    load = Load(on_vault.path, environment.VAULT)
+    load = Load(on_vault.path, ENVIRONMENT)
     before, failed = on_vault.status()["current"], load.failed()
     with pytest.MonkeyPatch.context() as patched:
         on_vault.enter(patched)
         patched.chdir(on_vault.path)
-        probe = Probe(on_vault.path, SECRET, environment.VAULT)
+        probe = Probe(on_vault.path, SECRET, ENVIRONMENT)
         probe.start()
         try:
             with on_vault.start("rotate", SECRET) as runner:
@@ -85,33 +88,45 @@ def test_a_killed_rotation_is_finished_under_load_without_a_failed_query(on_vaul
     assert on_vault.status()["previous"] is None
 
 
+def test_the_demo_s_own_parts_hold(on_vault: Project) -> None:
+    """A certificate under live clients, and a key whose old material opens nothing any more."""
+    on_vault.run("retire")
+    with pytest.MonkeyPatch.context() as patched:
+        on_vault.enter(patched)
+        patched.chdir(on_vault.path)
+        demo = Demo(on_vault.path, ENVIRONMENT)
+        certificate_rotation(demo)
+        demo.key_rotation(Load(on_vault.path, ENVIRONMENT))
+    on_vault.transcript.extend(demo.transcript)
+
+
 def test_the_application_s_token_reads_what_it_is_pinned_to_and_nothing_else(on_vault: Project) -> None:
-    kv = _client(on_vault, (on_vault.path / environment.APPLICATION_TOKEN).read_text(encoding="utf-8")).secrets.kv.v2
+    kv = _client(on_vault, (on_vault.path / APPLICATION_TOKEN).read_text(encoding="utf-8")).secrets.kv.v2
     current = on_vault.status()["current"]
     login = kv.read_secret(f"_rotation/{SECRET}/g{current}", mount_point=MOUNT, raise_on_deleted_version=True)
     assert login["data"]["data"].keys() >= {"username", "password"}
     are_forbidden(
-        lambda: kv.read_secret(environment.VAULT_ADMINISTRATOR, mount_point=MOUNT, raise_on_deleted_version=True),
+        lambda: kv.read_secret(ADMINISTRATOR, mount_point=MOUNT, raise_on_deleted_version=True),
         lambda: kv.create_or_update_secret(SECRET, {"value": "x"}, mount_point=MOUNT),
         lambda: kv.delete_metadata_and_all_versions(TOKEN, mount_point=MOUNT),
     )
 
 
 def test_the_runner_s_token_can_neither_change_policies_nor_reach_other_secrets(on_vault: Project) -> None:
-    runner = _client(on_vault, (on_vault.path / environment.RUNNER_TOKEN).read_text(encoding="utf-8"))
+    runner = _client(on_vault, (on_vault.path / RUNNER_TOKEN).read_text(encoding="utf-8"))
     kv = runner.secrets.kv.v2
     are_forbidden(
         runner.sys.list_policies,
         runner.sys.list_mounted_secrets_engines,
         runner.auth.token.create,
         lambda: kv.create_or_update_secret("billing/db", {"value": "x"}, mount_point=MOUNT),
-        lambda: kv.create_or_update_secret(environment.VAULT_ADMINISTRATOR, {"value": "x"}, mount_point=MOUNT),
+        lambda: kv.create_or_update_secret(ADMINISTRATOR, {"value": "x"}, mount_point=MOUNT),
         lambda: runner.secrets.transit.delete_key("orders", mount_point=f"{MOUNT}-transit"),
     )
 
 
 def test_a_second_up_keeps_tokens_and_ports_and_a_third_replaces_a_token_that_was_revoked(on_vault: Project) -> None:
-    path: Path = on_vault.path / environment.RUNNER_TOKEN
+    path: Path = on_vault.path / RUNNER_TOKEN
     before = path.read_text(encoding="utf-8")
     on_vault.run("local", "up")
     assert path.read_text(encoding="utf-8") == before

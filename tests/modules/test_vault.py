@@ -175,6 +175,15 @@ def test_certificates_are_issued_for_the_declared_domains_only() -> None:
     assert declared["allowed_domains"] == ["orders.example.com"]
     assert not any(declared[may] for may in ("allow_any_name", "allow_subdomains", "allow_ip_sans", "allow_localhost"))
     assert declared["max_ttl"] == str(30 * 24 * 60 * 60)
+    assert declared["key_type"] == "any", "or the engine signs RSA keys alone"
+    mount = synthesized(stack)["resource"]["vault_mount"]["keyturn-staging-pki"]
+    assert mount["max_lease_ttl_seconds"] > 10 * int(declared["max_ttl"]), "its authority outlives what it signs"
+    assert vault().issuer("orders-api") == {
+        "kind": "vault_pki",
+        "mount": mount["path"],
+        "role": "orders-api",
+        "address": "https://vault.example.com",
+    }
     assert "keyturn-staging-pki/sign/orders-api" in _rules(stack, "policy-runner")
 
 

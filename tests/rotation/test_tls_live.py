@@ -4,10 +4,8 @@ without a pause. Only the deployment is made up: it lets each ring's server load
 from __future__ import annotations
 
 import json
-import ssl
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +15,7 @@ from cryptography import x509
 
 from rotation.engine import Engine, Purpose, Request, Result
 from rotation.journal import Journal
+from rotation.local.tls_clients import Seen, clients
 from rotation.manifest import Consumer, ConsumerRing, Manifest, Plugin, Secret
 from rotation.model import Credential, Done, Ending, Place, Ring, StoreView, Strategy
 from rotation.plugins import Plugins
@@ -24,8 +23,7 @@ from rotation.renewal import TOPIC
 from rotation.secret_value import SecretValue
 from rotation.targets import Deployment, DeployTarget
 from rotation.tls import Material
-from rotation.tls.handshake import client_context
-from tests.fixtures.tls import Pki, TlsServer, material, serving, shake_hands
+from tests.fixtures.tls import Pki, TlsServer, material, serving
 
 NAME, CONSUMER = "orders/tls", "web"
 TEMPLATE = (
@@ -155,43 +153,9 @@ def _declared(folder: Path, pki: Pki, kv_mount: str, servers: Mapping[Ring, TlsS
     )
 
 
-@dataclass
-class Seen:
-    """What the clients of one server met: the certificates in their order, and what went wrong."""
-
-    serials: list[int] = field(default_factory=list)
-    failures: list[str] = field(default_factory=list)
-
-    @property
-    def kinds(self) -> list[int]:
-        """Each certificate once, in the order in which it was first met."""
-        return list(dict.fromkeys(self.serials))
-
-
-@contextmanager
-def clients(servers: Mapping[Ring, TlsServer], authorities: str) -> Iterator[dict[Ring, Seen]]:
-    """Two for each server, which connect again and again."""
-    seen, stop = {ring: Seen() for ring in servers}, threading.Event()
-    context = client_context(authorities)
-
-    def connect(ring: Ring) -> None:
-        while not stop.is_set():
-            try:
-                shown = shake_hands(servers[ring].port, context)
-                seen[ring].serials.append(int(str(shown["serialNumber"]), 16))
-            except (OSError, ssl.SSLError, AssertionError) as error:
-                seen[ring].failures.append(repr(error))
-            stop.wait(0.01)
-
-    threads = [threading.Thread(target=connect, args=(ring,)) for ring in servers for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield seen
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+def watching(live: Live, authorities: str) -> AbstractContextManager[Mapping[Ring, Seen]]:
+    ports = {ring: server.port for ring, server in live.site.servers.items()}
+    return clients(ports, authorities, "orders.test")
 
 
 def leaf(live: Live, generation: int) -> Material:
@@ -206,7 +170,7 @@ def serial_of(live: Live, generation: int) -> int:
 
 def test_a_certificate_is_rotated_and_the_old_one_revoked_without_a_failed_handshake(live: Live) -> None:
     first = serial_of(live, 1)
-    with clients(live.site.servers, (live.site.folder / "ca.pem").read_text()) as seen:
+    with watching(live, (live.site.folder / "ca.pem").read_text()) as seen:
         result = live.run()
         assert isinstance(result.decision, Done), result
         assert (result.decision.ending, result.decision.generation) == (Ending.PROMOTED, 2)
@@ -235,7 +199,7 @@ def test_a_certificate_that_clients_refuse_is_taken_back_and_revoked_before_ever
         (live.site.folder / "ca.pem").write_text(other if generation == 2 else trusted)
 
     live.site.before = distrust
-    with clients(live.site.servers, trusted) as seen:
+    with watching(live, trusted) as seen:
         result = live.run()
     assert isinstance(result.decision, Done), result
     assert result.decision.ending is Ending.ROLLED_BACK

@@ -62,11 +62,13 @@ def test_local_finds_the_embedded_environment_where_it_says_it_is(project: Path)
 
 def test_local_vault_finds_openbao_where_it_is_once_it_was_asked_for(project: Path) -> None:
     rings = {"canary": "http://127.0.0.1:5003", "stable": "http://127.0.0.1:5004"}
-    vault = {"openbao": "http://127.0.0.1:5002", "applications": rings}
-    _write_endpoints(project, json.dumps({"aws": "http://127.0.0.1:5000", "applications": rings, "vault": vault}))
+    https = {"canary": "127.0.0.1:5005", "stable": "127.0.0.1:5006"}
+    others = {"local-vault": {"server": "http://127.0.0.1:5002", "applications": rings, "https": https}}
+    _write_endpoints(project, json.dumps({"aws": "http://127.0.0.1:5000", "applications": rings, "others": others}))
 
     here = local_vault(project)
     assert dict(here.applications) == {Ring(ring): url for ring, url in rings.items()}
+    assert dict(here.https) == {Ring(ring): address for ring, address in https.items()}
     assert here.vendor.store().options["address"] == "http://127.0.0.1:5002"
     (provider,) = _terraform(project, "secrets-local-vault")["provider"]["vault"]
     assert provider == {"address": "http://127.0.0.1:5002"}, "a token comes from the environment of whoever plans"

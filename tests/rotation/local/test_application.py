@@ -24,13 +24,17 @@ from psycopg_pool import PoolClosed
 from rotation.keys.aws_kms import AwsKms
 from rotation.local import application_database
 from rotation.local.application import parse
-from rotation.model import Health
+from rotation.local.load import within
+from rotation.local.tls_clients import clients, shake_hands
+from rotation.model import Credential, Health, Ring
 from rotation.sealing import seal
 from rotation.secret_value import SecretValue
 from rotation.signals.http_health import HttpHealth
 from rotation.signals.log_file import LogFile
+from rotation.tls.handshake import client_context
 from tests.fixtures.aws import AwsApi
 from tests.fixtures.postgresql import Database, free_port
+from tests.fixtures.tls import Shelf, material
 
 _numbers = count(1)
 
@@ -44,6 +48,7 @@ class World:
     folder: Path
     number: int = field(default_factory=lambda: next(_numbers))
     port: int = field(default_factory=free_port)
+    https_port: int = field(default_factory=free_port)
     values: list[str] = field(default_factory=list)
 
     @property
@@ -107,6 +112,7 @@ def world(aws_environment: AwsApi, orders_database: Database, tmp_path: Path) ->
     aws_environment.client("s3").create_bucket(Bucket=world.bucket)
     command = [sys.executable, "-m", "rotation.local.application", "--ring=canary", f"--port={world.port}"]
     command += [f"--config=s3://{world.bucket}/orders-api/canary.yaml", f"--log={world.log}", "--rate=100"]
+    command += [f"--https-port={world.https_port}"]
     output = tmp_path / "output"
     with output.open("wb") as sink, subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT) as process:
         try:
@@ -298,6 +304,37 @@ def test_a_token_that_was_moved_to_another_generation_is_refused_while_the_login
     world.configure({"orders/api-token": token, "orders/db": database})
     health = world.until(uses("orders/db", 1))
     assert health["failing"] == {"orders/api-token": 8}
+
+
+def test_certificates_are_switched_under_clients_without_a_failed_handshake_and_what_is_none_is_not(
+    world: World, shelf: Shelf
+) -> None:
+    values = [shelf.local_ca().issue(None) for _ in range(2)] + [SecretValue("not-a-certificate")]
+    places = [world.store("orders/tls", number, value) for number, value in enumerate(values, 1)]
+    world.values += [*json.loads(values[0].reveal())["private_key"].splitlines()[1:-1], "not-a-certificate"]
+    world.configure({"orders/tls": places[0]})
+    world.until(uses("orders/tls", 1))
+    authorities = shelf.local_ca().public_part(_credential(values[0]))["ca"]
+    with clients({Ring.CANARY: world.https_port}, authorities, "orders.test") as seen:
+        assert within(lambda: len(seen[Ring.CANARY].serials) > 10)
+        world.configure({"orders/tls": places[1]})
+        assert within(lambda: len(seen[Ring.CANARY].kinds) == 2)
+        world.configure({"orders/tls": places[2]})
+        world.until(lambda health: health.get("failing") == {"orders/tls": 3})
+    found = [material(_credential(value)).x509.serial_number for value in values[:2]]
+    assert (seen[Ring.CANARY].kinds, seen[Ring.CANARY].failures) == (found, [])
+    assert world.health()["generations"] == {"orders/tls": 2}
+    world.until(lambda _: bool(world.lines("secret=orders/tls generation=2 uses=")))
+
+
+def _credential(value: SecretValue) -> Credential:
+    return Credential("orders/tls", 1, value)
+
+
+def test_before_it_has_a_certificate_it_hangs_up(world: World) -> None:
+    with pytest.raises(OSError, match=r"EOF|reset"):
+        shake_hands(world.https_port, client_context(None), "orders.test")
+    assert world.health()["status"] == "starting"
 
 
 def test_a_broken_configuration_is_logged_once_and_changes_nothing(world: World) -> None:

@@ -15,7 +15,10 @@ import pytest
 
 from rotation.errors import LocalError
 from rotation.local import environment
-from rotation.local.environment import ADMINISTRATOR, down, environment_variables, status, up
+from rotation.local.embedded import embedded, names
+from rotation.local.embedded.local import ADMINISTRATOR, keep_secret
+from rotation.local.environment import down, environment_variables, status, up
+from rotation.model import Ring
 from rotation.secret_value import SecretValue
 
 NAMES = ["aws", "postgresql", "orders-api-canary", "orders-api-stable"]
@@ -173,17 +176,19 @@ def test_a_project_that_never_started_it_has_no_status_no_variables_and_nothing_
 def test_local_vault_has_addresses_once_it_was_asked_for_and_local_keeps_its_own(tmp_path: Path) -> None:
     before = environment._choose(tmp_path)
     with pytest.raises(LocalError, match="local-vault has not been started") as caught:
-        environment.applications(tmp_path, environment.VAULT)
+        environment.place_of(tmp_path, "local-vault")
     assert caught.value.remedy == "Run `keyturn local up -e local-vault`."
     assert "VAULT_ADDR" not in environment_variables(tmp_path)
-    after = environment._with_vault(tmp_path, before)
-    assert after.vault is not None
-    assert environment_variables(tmp_path)["VAULT_ADDR"] == after.vault.openbao
-    assert environment.applications(tmp_path, environment.LOCAL) == before.applications
-    assert environment.applications(tmp_path, environment.VAULT) == after.vault.applications
-    added = ["openbao", "local-vault-orders-api-canary", "local-vault-orders-api-stable"]
-    assert [service.name for service in status(tmp_path)] == [*NAMES, *added]
-    assert len({service.address for service in status(tmp_path)}) == len(NAMES) + len(added)
+    environment._with(embedded("local-vault"), tmp_path, before)
+    added = environment.place_of(tmp_path, "local-vault")
+    assert environment_variables(tmp_path)["VAULT_ADDR"] == added.server
+    assert environment.place_of(tmp_path, "local").applications == before.applications
+    servers, rings = ["aws", "postgresql", "openbao"], ["orders-api-canary", "orders-api-stable"]
+    addresses = {service.name: service.address for service in status(tmp_path)}
+    assert list(addresses) == [*servers, *rings, *(f"local-vault-{ring}" for ring in rings)]
+    assert added.applications == {ring: f"http://{addresses[f'local-vault-orders-api-{ring}']}" for ring in Ring}
+    assert added.https.keys() == set(Ring)
+    assert len({*addresses.values(), *added.https.values()}) == len(addresses) + len(Ring), "each port is one's own"
 
 
 def test_damaged_endpoints_are_told_with_a_way_out(tmp_path: Path) -> None:
@@ -197,7 +202,7 @@ def test_damaged_endpoints_are_told_with_a_way_out(tmp_path: Path) -> None:
 
 def test_purge_removes_the_data_and_what_refers_to_it_and_nothing_else(tmp_path: Path) -> None:
     gone = [".keyturn/local/aws/state"]
-    for name in (environment.LOCAL, environment.VAULT):
+    for name in names():
         gone += [f"stacks/pins/{name}.json", f"stacks/config/rendered/{name}/canary/a.yaml"]
     kept = ["stacks/pins/staging.json", "stacks/config/rendered/staging/canary/a.yaml", "stacks/config/a.yaml.j2"]
     for name in (*gone, *kept):
@@ -223,7 +228,7 @@ def test_a_refusal_of_the_secrets_manager_does_not_carry_the_value(tmp_path: Pat
     (port,) = environment._free_ports(1)
     endpoints = environment._choose(tmp_path).model_copy(update={"aws": f"http://127.0.0.1:{port}"})
     with pytest.raises(LocalError) as caught:
-        environment._keep_secret(endpoints, ADMINISTRATOR, SecretValue("canary-value"))
+        keep_secret(endpoints.aws, ADMINISTRATOR, SecretValue("canary-value"))
     error: BaseException | None = caught.value
     while error is not None:
         assert "canary-value" not in repr(error)

@@ -1,0 +1,141 @@
+"""What the sample application reads: its configuration, and from each vendor the values that this names.
+
+The configuration is an object in S3. A value's place tells by its shape whose it is: another vendor is another place in
+``Wanted``, and another reader in :class:`Values`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import boto3
+import hvac
+import yaml
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rotation.keys.aws_kms import AwsKms
+from rotation.keys.vault_transit import VaultTransit
+from rotation.sealing import unseal
+from rotation.secret_value import SecretValue
+from rotation.stores.vault_kv import to_text
+
+
+class InSecretsManager(BaseModel):
+    """Where one secret's value is read in Secrets Manager, as the configuration names it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    arn: str
+    version_id: str
+    generation: int
+    sealed_with: str | None = None
+
+
+class TransitKey(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    mount: str
+    key: str
+
+
+class InVault(BaseModel):
+    """Where one secret's value is read in Vault: ``path`` is the API's, below /v1/."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    version: int
+    name: str
+    generation: int
+    sealed_with: TransitKey | None = None
+
+
+Wanted = InSecretsManager | InVault
+
+
+class Configuration(BaseModel):
+    secrets: dict[str, Wanted]
+
+
+_QUICKLY = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1})
+
+
+class ConfigurationObject:
+    """The application's configuration in S3."""
+
+    def __init__(self, bucket: str, key: str) -> None:
+        self._s3 = boto3.client("s3", config=_QUICKLY)
+        self._object = {"Bucket": bucket, "Key": key}
+        self._etag = ""
+
+    def changed(self) -> Configuration | None:
+        """The configuration if it has changed since the last look; None if not, or while there is none.
+
+        Raises ``ClientError`` or ``BotoCoreError`` when it cannot be read, ``ValueError`` when it is no configuration.
+        """
+        unless = {"IfNoneMatch": self._etag} if self._etag else {}
+        try:
+            answer = self._s3.get_object(**self._object, **unless)  # type: ignore[arg-type]  # typed by TypedDicts
+        except ClientError as error:
+            if error.response["Error"]["Code"] in {"304", "NoSuchKey", "NoSuchBucket"}:
+                return None
+            raise
+        with answer["Body"] as body:
+            text = body.read()
+        try:
+            configuration = Configuration.model_validate(yaml.safe_load(text))
+        except (yaml.YAMLError, ValidationError) as error:
+            raise ValueError("not YAML with a mapping of secrets") from error
+        self._etag = answer["ETag"]
+        return configuration
+
+
+class SecretsManager:
+    def __init__(self) -> None:
+        self._client = boto3.client("secretsmanager", config=_QUICKLY)
+
+    def value(self, wanted: InSecretsManager) -> SecretValue:
+        """The value of exactly this version, unsealed if it is sealed."""
+        answer = self._client.get_secret_value(SecretId=wanted.arn, VersionId=wanted.version_id)
+        value = SecretValue(answer["SecretString"])
+        if wanted.sealed_with is None:
+            return value
+        return unseal(value, name=answer["Name"], generation=wanted.generation, service=AwsKms({}))
+
+
+class Vault:
+    """Vault at an address, with the token in a file."""
+
+    def __init__(self, address: str, token: Path) -> None:
+        self._token = token
+        self._client = hvac.Client(address, timeout=5)
+        self._connection = {"address": address, "auth": {"method": "token_file", "path": str(token)}}
+
+    def value(self, wanted: InVault) -> SecretValue:
+        """The value of exactly this version, unsealed if it is sealed. Raises ``VaultError``, ``RequestException``."""
+        self._client.token = self._token.read_text(encoding="utf-8")
+        answer = self._client.read(f"{wanted.path}?version={wanted.version}")
+        if answer is None or answer["data"]["data"] is None:
+            raise ValueError(f"{wanted.path} has no version {wanted.version}")
+        value = SecretValue(to_text(answer["data"]["data"]))
+        if wanted.sealed_with is None:
+            return value
+        service = VaultTransit({"mount": wanted.sealed_with.mount, **self._connection})
+        return unseal(value, name=wanted.name, generation=wanted.generation, service=service)
+
+
+class Values:
+    """The values that a configuration names. ``vault`` is None for an application that was told of none."""
+
+    def __init__(self, vault: Vault | None) -> None:
+        self._secrets_manager = SecretsManager()
+        self._vault = vault
+
+    def value(self, wanted: Wanted) -> SecretValue:
+        if isinstance(wanted, InSecretsManager):
+            return self._secrets_manager.value(wanted)
+        if self._vault is None:
+            raise ValueError("the configuration names Vault, and the application was given none")
+        return self._vault.value(wanted)

@@ -1,0 +1,86 @@
+"""The environments that the embedded servers make up. Every file here is one: ``local_vault`` is ``local-vault``.
+
+All of them share the AWS API, which has their configuration objects, PostgreSQL, and the sample application, of which
+each has its own rings. What else one has stands in its file.
+"""
+
+# ruff: noqa: ARG002 (an environment without servers of its own needs no place for them)
+
+from __future__ import annotations
+
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from rotation.local.service import Service
+from rotation.model import Ring
+from rotation.plugins import load
+
+if TYPE_CHECKING:
+    from rotation.local.demo import Demo
+    from rotation.local.load import Load
+    from rotation.manifest import Manifest
+
+FOLDER = Path(".keyturn") / "local"  # below the project
+Say = Callable[[str], None]
+
+
+class Place(BaseModel):
+    """Where the servers of one environment listen: ``server``, which has its secrets, and ``applications`` as URLs.
+    ``https`` are the applications' HTTPS servers, as host:port, where they have one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    server: str
+    applications: Mapping[Ring, str]
+    https: Mapping[Ring, str] = {}
+
+
+class Embedded(ABC):
+    """What one environment has beside what all have. ``database`` is the application's, and what the names of its users
+    begin with; ``deployed`` are the parts that Terraform deploys; ``has_https`` tells that the application serves
+    HTTPS, with a certificate that is one of the secrets; ``also`` names its own server for a person."""
+
+    name: ClassVar[str]
+    database: ClassVar[str]
+    deployed: ClassVar[tuple[str, ...]]
+    has_https: ClassVar[bool] = False
+    also: ClassVar[str] = ""
+
+    def services(self, folder: Path, place: Place) -> Iterator[Service]:
+        """Its own servers, with their files in ``folder`` (absolute)."""
+        yield from ()
+
+    def variables(self, place: Place) -> dict[str, str]:
+        """What clients of its servers need in their environment."""
+        return {}
+
+    def reads(self, project: Path, place: Place) -> tuple[str, ...]:
+        """The sample application's options for its way to the values (rotation/local/application.py)."""
+        return ()
+
+    @abstractmethod
+    def provision(self, project: Path, place: Place, say: Say) -> None:
+        """Once its servers run: make the sample database, with the administrator's login as a secret, and whatever
+        declarations Terraform does not deploy here. Idempotent. Raises KeyturnError or OSError."""
+
+    @abstractmethod
+    def values(self, project: Path, manifest: Manifest) -> Iterator[str]:
+        """Every value that its store holds, and unsealed too where it is sealed; other credentials of its servers."""
+
+    @abstractmethod
+    def demonstrate(self, demo: Demo, load: Load) -> None:
+        """The parts of the demo that are its own, after the others."""
+
+
+def embedded(name: str) -> Embedded:
+    """Raises :class:`~rotation.errors.DeclarationError` for an environment that is none of them."""
+    return load(Embedded, name.replace("-", "_"))()
+
+
+def names() -> tuple[str, ...]:
+    return tuple(sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__)))
