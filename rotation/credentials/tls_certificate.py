@@ -46,7 +46,7 @@ from rotation.plugins import load
 from rotation.secret_value import SecretValue
 from rotation.tls import KeyType, Material, PrivateKey, Usage, address_of, general_names, key_text, new_key
 from rotation.tls.handshake import problem, untrusted
-from rotation.tls.issuers import Issuer, Wanted
+from rotation.tls.issuers import Issuer, Signed, Wanted
 from rotation.tls.kind import CertificateKind, material_of
 
 # A wildcard stands for one whole label, the first one. https://datatracker.ietf.org/doc/html/rfc6125#section-6.4.3
@@ -108,7 +108,8 @@ class TlsCertificate(CertificateKind):
     def check(self, credential: Credential) -> Acceptance:
         material = material_of(credential)
         try:
-            if self._problem(material, self._authorities()) or self._issuer.is_revoked(material.serial):
+            authorities = self._authorities()
+            if self._problem(material, authorities) or self._issuer.is_revoked(_signed(material), authorities):
                 return Acceptance.DENIED
         except (Unavailable, Unauthorized):
             return Acceptance.UNKNOWN
@@ -120,7 +121,7 @@ class TlsCertificate(CertificateKind):
         if current is not None and material_of(current).serial == material.serial:
             return
         if not material.expired:
-            self._issuer.revoke(material.serial)
+            self._issuer.revoke(_signed(material))
 
     def missing(self, old: Credential, new: Credential) -> tuple[str, ...]:
         """What servers and clients of different rings would not accept of each other while they have one of the two."""
@@ -164,3 +165,7 @@ class TlsCertificate(CertificateKind):
         if left < self._options.least_left:
             return f"{max(left, 0):.0%} of the declared lifetime is left, fewer than {self._options.least_left:.0%}"
         return problem(material, authorities, self._options.names, self._options.usages)
+
+
+def _signed(material: Material) -> Signed:
+    return Signed(material.certificate, material.chain)

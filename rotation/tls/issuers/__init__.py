@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from rotation.credentials import ReadSecret
-from rotation.tls import Usage
+from rotation.tls import Usage, serial_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,14 @@ class Signed:
     certificate: str
     chain: str
 
+    @property
+    def x509(self) -> x509.Certificate:
+        return x509.load_pem_x509_certificate(self.certificate.encode())
+
+    @property
+    def serial(self) -> str:
+        return serial_of(self.x509)
+
 
 class Issuer(ABC):
     """An issuer gets a signing request, never a private key. ``options`` are those of the declaration, without its
@@ -54,8 +62,9 @@ class Issuer(ABC):
         """The roots that clients are to trust now, as PEM: more than one while one takes over from another."""
 
     @abstractmethod
-    def is_revoked(self, serial: str) -> bool: ...
+    def is_revoked(self, signed: Signed, authorities: str) -> bool:
+        """``authorities`` are the roots that clients trust, as PEM."""
 
     @abstractmethod
-    def revoke(self, serial: str) -> None:
+    def revoke(self, signed: Signed) -> None:
         """Revoke a certificate. Idempotent."""

@@ -5,7 +5,7 @@ Nobody publishes what it has revoked, so it revokes nothing: what is retired is 
 the grace time, but valid until its end. Keep lifetimes short.
 """
 
-# ruff: noqa: ARG002 (nothing is revoked, whatever its serial number)
+# ruff: noqa: ARG002 (nothing is revoked, whatever it is)
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ class LocalCa(Issuer):
         authority = self._authority()
         return authority.ca or authority.certificate
 
-    def is_revoked(self, serial: str) -> bool:
+    def is_revoked(self, signed: Signed, authorities: str) -> bool:
         return False
 
-    def revoke(self, serial: str) -> None:
+    def revoke(self, signed: Signed) -> None:
         """Nothing to do: nobody would hear of it."""
 
     def _authority(self) -> Material:

@@ -9,7 +9,7 @@ Clients are to trust every root that the mount knows. So a new root is trusted b
 the mount, and made its default after the next rotation.
 """
 
-# ruff: noqa: ARG002 (it needs no other secret)
+# ruff: noqa: ARG002 (it needs no other secret, and knows itself what it has revoked)
 
 from __future__ import annotations
 
@@ -68,14 +68,14 @@ class VaultPki(Issuer):
             raise TargetError(f"the mount {mount} knows no root", "Declare `trust`: a file with what clients trust.")
         return roots
 
-    def is_revoked(self, serial: str) -> bool:
-        path = f"{self._options.mount}/cert/{serial}"
-        found = self._ask(f"look up the certificate {serial}", lambda c: c.read(path))
+    def is_revoked(self, signed: Signed, authorities: str) -> bool:
+        path = f"{self._options.mount}/cert/{signed.serial}"
+        found = self._ask(f"look up the certificate {signed.serial}", lambda c: c.read(path))
         return bool(found and found["data"].get("revocation_time"))
 
-    def revoke(self, serial: str) -> None:
-        path = f"{self._options.mount}/revoke"
-        self._ask(f"revoke the certificate {serial}", lambda c: c.write_data(path, data={"serial_number": serial}))
+    def revoke(self, signed: Signed) -> None:
+        path, which = f"{self._options.mount}/revoke", {"serial_number": signed.serial}
+        self._ask(f"revoke the certificate {signed.serial}", lambda c: c.write_data(path, data=which))
 
     def _with_chain(self, issuer: str) -> list[x509.Certificate]:
         path = f"{self._options.mount}/issuer/{issuer}/json"
