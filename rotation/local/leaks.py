@@ -103,7 +103,7 @@ def _sensitive(text: str) -> Iterator[bytes]:
 
 
 def _middle(pem: str) -> str:
-    """Of a private key the line in the middle: a file may break lines in its own way, and the beginning of an RSA key,
-    and the end of an EC key, are in its certificate too."""
+    """Of a private key one line, for a file may break lines in its own way: the last one of its first half, where RSA
+    and EC keys alike hold what is private. How each of them begins or ends is public, too."""
     lines = pem.strip().splitlines()
-    return lines[len(lines) // 2]
+    return lines[(len(lines) - 1) // 2]
