@@ -7,6 +7,9 @@ Besides the services' own API it answers, for tests and for the embedded environ
 - ``POST /keyturn/faults`` a :class:`~rotation.local.tencent.faults.Fault` as JSON; ``DELETE`` drops those still to come
   and releases the calls that are held
 - ``PUT /keyturn/clock`` ``{"offset_seconds": 600}``
+- ``PUT /keyturn/tasks`` :class:`~rotation.local.tencent.cloud.Tasks` as JSON: how asynchronous tasks go from now on
+- ``PUT /keyturn/instances/ID`` a database that the secrets of an instance are made and rotated on:
+  :class:`~rotation.local.tencent.ssm_product.Instance` as JSON
 """
 
 from __future__ import annotations
@@ -22,8 +25,9 @@ from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 from werkzeug.wrappers import Response
 from werkzeug.wsgi import get_input_stream
 
-from rotation.local.tencent.cloud import Cloud
+from rotation.local.tencent.cloud import Cloud, Tasks
 from rotation.local.tencent.faults import Fault, Faults, Kind, refuse
+from rotation.local.tencent.ssm_product import Instance, ProductSecrets
 from rotation.local.tencent.wire import ApiError, Request, refusal, reply
 
 if TYPE_CHECKING:
@@ -107,6 +111,11 @@ class Application:
                 self.faults.clear()
             case "PUT clock":
                 self.cloud.clock.run(float(json.loads(request.body)["offset_seconds"]))
+            case "PUT tasks":
+                self.cloud.tasks = Tasks(**json.loads(request.body))
+            case _ if asked.startswith("PUT instances/"):
+                instance = Instance.model_validate_json(request.body)
+                self.cloud.service(ProductSecrets).connect(asked.removeprefix("PUT instances/"), instance)
             case _:
                 return None
         return {}
