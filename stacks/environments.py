@@ -1,21 +1,23 @@
 """The environments: where each one is, which provider version it pins, where its state is, and how carefully it goes.
 
-``local`` and ``local-vault`` are the embedded environment (`keyturn local up`); the accounts, repository and addresses
-of ``staging`` and ``production`` are examples to replace with your own.
+``local``, ``local-tencent`` and ``local-vault`` are the embedded environment (`keyturn local up`); the accounts,
+repository and addresses of ``staging`` and ``production`` are examples to replace with your own.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 from modules.aws import Aws
 from modules.declarations import Pace
 from modules.rotation_trigger import Trigger
 from modules.runner_identity import github_actions
+from modules.tencentcloud import TencentCloud
 from modules.vault import PkiRole, Vault
 from modules.vendor import AccountTrust, ConfigVendor, Trust, Vendor
 from rotation.errors import DeclarationError
@@ -27,6 +29,9 @@ _PLACEHOLDER = "http://127.0.0.1:4566"
 _PLACEHOLDER_ENDPOINT = "127.0.0.1:4566"
 _ENDPOINTS = Path(".keyturn") / "local" / "endpoints.json"
 _ACCOUNT = "123456789012"
+_UIN = "100000000001"  # of the emulated Tencent Cloud
+
+Database = Literal["postgresql", "mysql"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,8 @@ class Environment:
     ``recovery_days`` and ``deletion_days`` are how long deleted secrets and keys can be brought back. ``rehearsal``
     names what must have gone well before a rotation here: the same one, with the same code, there. ``trigger`` is the
     function in the cloud that turns what is due, where there is one. ``journal`` is where a pipeline without a disk
-    keeps its journal, as a bucket and a prefix: KEYTURN_JOURNAL is s3://bucket/prefix there."""
+    keeps its journal, as a bucket and a prefix: KEYTURN_JOURNAL is s3://bucket/prefix there. ``database`` is what the
+    applications' databases are."""
 
     name: str
     order: int
@@ -75,6 +81,7 @@ class Environment:
     configured_by: ConfigVendor | None = None
     provisioned: frozenset[str] = frozenset()
     https: Mapping[Ring, str] = field(default_factory=dict)
+    database: Database = "postgresql"
 
     @property
     def configuration(self) -> ConfigVendor:
@@ -99,6 +106,7 @@ class Environment:
 def environments(project: Path) -> tuple[Environment, ...]:
     return (
         local(project),
+        local_tencent(project),
         local_vault(project),
         _remote("staging", order=1, account="111122223333", grace=timedelta(hours=24), recovery_days=7),
         _remote(
@@ -117,6 +125,26 @@ def local(project: Path) -> Environment:
     endpoints = _endpoints(project / _ENDPOINTS)
     vendor = _local_aws("local", endpoints)
     return _local("local", project, endpoints.local, vendor, trusts=(AccountTrust(),))
+
+
+def local_tencent(project: Path) -> Environment:
+    """The embedded environment with its secrets and keys on the emulated Tencent Cloud, and its configuration in S3 as
+    ever. Which database it has, endpoints.json says.
+
+    What is declared for Tencent Cloud is put in place by rotation/local/tencent_declared.py: its Terraform provider is
+    no Python package.
+    """
+    endpoints = _endpoints(project / _ENDPOINTS)
+    place = replace(endpoints.of("local-tencent"), https={})
+    return _local(
+        "local-tencent",
+        project,
+        place,
+        TencentCloud("local-tencent", "ap-guangzhou", _UIN, endpoint=place.server),
+        trusts=(AccountTrust(),),
+        configured_by=_local_aws("local-tencent", endpoints),
+        provisioned=frozenset({"foundation", "secrets"}),
+    )
 
 
 def local_vault(project: Path) -> Environment:
@@ -172,6 +200,7 @@ def _local(
         account=_ACCOUNT,
         applications=place.applications,
         https=place.https,
+        database=place.database,
         configured_by=configured_by,
         provisioned=provisioned,
     )
@@ -211,11 +240,13 @@ def _remote(
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where the embedded servers of one environment are: the one with its secrets, and the application's rings."""
+    """Where the embedded servers of one environment are: the one with its secrets, and the application's rings; and
+    what its ``database`` is."""
 
     server: str = _PLACEHOLDER
     applications: Mapping[Ring, str] = field(default_factory=lambda: dict.fromkeys(Ring, _PLACEHOLDER))
     https: Mapping[Ring, str] = field(default_factory=lambda: dict.fromkeys(Ring, _PLACEHOLDER_ENDPOINT))
+    database: Database = "postgresql"
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,10 +264,7 @@ class _Endpoints:
 def _endpoints(path: Path) -> _Endpoints:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        others = {
-            name: _Place(place["server"], _by_ring(place["applications"]), _by_ring(place.get("https", {})))
-            for name, place in found.get("others", {}).items()
-        }
+        others = {name: _place(place) for name, place in found.get("others", {}).items()}
         return _Endpoints(found["aws"], _Place(found["aws"], _by_ring(found["applications"]), {}), others)
     except FileNotFoundError:
         return _Endpoints()
@@ -245,6 +273,13 @@ def _endpoints(path: Path) -> _Endpoints:
             f"{_ENDPOINTS} cannot be understood: {type(error).__name__}: {error}",
             "Remove it and run `keyturn local up`.",
         ) from error
+
+
+def _place(found: Mapping[str, Any]) -> _Place:
+    database = found.get("database", "postgresql")
+    if database not in get_args(Database):
+        raise ValueError(f"there is no database {database!r}")
+    return _Place(found["server"], _by_ring(found["applications"]), _by_ring(found.get("https", {})), database)
 
 
 def _by_ring(addresses: Mapping[str, str]) -> dict[Ring, str]:

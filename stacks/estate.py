@@ -10,6 +10,7 @@ from pathlib import Path
 
 from modules.declarations import Consumer, Credential, Estate, Key, Secret
 from modules.rotation_schedule import RotationSchedule
+from modules.tencentcloud import TencentCloud
 from modules.vault import Vault
 from rotation.manifest import Plugin
 from rotation.model import Ring, Strategy
@@ -17,33 +18,20 @@ from stacks.environments import Environment
 
 
 def estate(environment: Environment) -> Estate:
-    on_vault = isinstance(environment.vendor, Vault)
-    orders_api = "orders-api" if on_vault else f"arn:aws:iam::{environment.account}:role/orders-api"
-    database = "orders_vault" if on_vault else "orders"
+    orders_api, database, template = _by_vendor(environment)
     certificates = _certificates(environment.vendor, orders_api) if isinstance(environment.vendor, Vault) else ()
-    template = "orders-api.vault.yaml.j2" if on_vault else "orders-api.yaml.j2"
     monthly = RotationSchedule(
         every=timedelta(days=30),
         timezone="Europe/Berlin",
         windows=({"weekdays": ("mon", "tue", "wed", "thu"), "opens": time(9), "closes": time(16)},),
         jitter=timedelta(days=1),
     )
-    administrator = environment.vendor.stored_as("orders/db-admin")
     return Estate(
         keys=(Key("orders"),),
         secrets=(
             Secret(
                 "orders/db",
-                Credential(
-                    "postgres_user",
-                    {
-                        "administrator": administrator,
-                        "username_base": f"{database}_app",
-                        "owner_role": f"{database}_owner",
-                        "dbname": database,
-                    },
-                    reads=(administrator,),
-                ),
+                _login(environment, database),
                 strategy=Strategy.ALTERNATING,
                 description="The orders application's login at its database",
                 key="orders",
@@ -72,6 +60,25 @@ def estate(environment: Environment) -> Estate:
             ),
         ),
     )
+
+
+def _by_vendor(environment: Environment) -> tuple[str, str, str]:
+    """The application's own principal, its database, and the template of its configuration."""
+    if isinstance(environment.vendor, TencentCloud):
+        return "orders-api", "orders_tencent", "orders-api.tencent.yaml.j2"
+    if isinstance(environment.vendor, Vault):
+        return "orders-api", "orders_vault", "orders-api.vault.yaml.j2"
+    return f"arn:aws:iam::{environment.account}:role/orders-api", "orders", "orders-api.yaml.j2"
+
+
+def _login(environment: Environment, database: str) -> Credential:
+    """Two users of the database in turn."""
+    administrator = environment.vendor.stored_as("orders/db-admin")
+    options = {"administrator": administrator, "username_base": f"{database}_app", "dbname": database}
+    if environment.database == "mysql":
+        options |= {"role": f"{database}_role", "shape": "tencent"}
+        return Credential("mysql_user", options, reads=(administrator,))
+    return Credential("postgres_user", {**options, "owner_role": f"{database}_owner"}, reads=(administrator,))
 
 
 def _certificates(vault: Vault, reader: str) -> tuple[Secret, ...]:

@@ -63,7 +63,7 @@ def test_cdktf_and_cdktn_write_the_same(copy: Path, tmp_path: Path) -> None:
         by_cdk[cdk] = _written(tmp_path / cdk)
         manifests[cdk] = {p.name: p.read_text() for p in (copy / "cdktf.out" / "manifests").iterdir()}
 
-    assert len(by_cdk["cdktf"]) == 12
+    assert len(by_cdk["cdktf"]) == 15
     assert by_cdk["cdktf"] == by_cdk["cdktn"]
     assert manifests["cdktf"] == manifests["cdktn"]
     versions = {
@@ -178,11 +178,11 @@ def test_the_cdktf_command_line_synthesizes_and_shows_a_warning_once(copy: Path)
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(_written(copy / "cdktf.out")) == 12
+    assert len(_written(copy / "cdktf.out")) == 15
     manifests = {path.stem for path in (copy / "cdktf.out" / "manifests").iterdir()}
-    assert manifests == {"local", "local-vault", "staging", "production"}
+    assert manifests == {"local", "local-tencent", "local-vault", "staging", "production"}
     shown = " ".join((done.stdout + done.stderr).split())
-    assert shown.count("has the strategy single") == 4  # once for each environment's stack
+    assert shown.count("has the strategy single") == 5  # once for each environment's stack
 
 
 def _fails(done: subprocess.CompletedProcess[str], what: str, remedy: str) -> None:

@@ -71,7 +71,14 @@ def test_an_unknown_secret(project: Project) -> None:
 
 
 def test_an_unknown_environment(project: Project) -> None:
-    refused(project, "rotate", "-e", "qa", what=r"'qa' .*\(declared: local, local-vault, prod", remedy="--environment")
+    refused(
+        project,
+        "rotate",
+        "-e",
+        "qa",
+        what=r"'qa' .*\(declared: local, local-tencent, local-vault, prod",
+        remedy="--environment",
+    )
 
 
 def test_an_unknown_key(project: Project) -> None:

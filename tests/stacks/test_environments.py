@@ -11,9 +11,13 @@ import pytest
 
 from main import build_app
 from modules.vendor import AccountTrust, OidcTrust
+from rotation.credentials.mysql_user import MysqlUser
+from rotation.credentials.postgres_user import PostgresUser
 from rotation.errors import DeclarationError
-from rotation.model import Ring
-from stacks.environments import environments, local, local_vault
+from rotation.model import Ring, Strategy
+from rotation.secret_value import SecretValue
+from stacks.environments import environments, local, local_tencent, local_vault
+from stacks.estate import estate
 
 
 def _write_endpoints(project: Path, text: str) -> None:
@@ -31,18 +35,24 @@ def _terraform(project: Path, stack: str) -> dict[str, Any]:
 def test_environments_come_in_their_order_and_under_names_of_their_own(project: Path) -> None:
     declared = environments(project)
 
-    assert [environment.name for environment in declared] == ["local", "local-vault", "staging", "production"]
+    assert [environment.name for environment in declared] == [
+        "local",
+        "local-tencent",
+        "local-vault",
+        "staging",
+        "production",
+    ]
     assert sorted(declared, key=lambda environment: environment.order) == list(declared)
-    assert len({environment.vendor.stored_as("orders/db") for environment in declared}) == 4
-    assert len({environment.config for environment in declared}) == 4
+    assert len({environment.vendor.stored_as("orders/db") for environment in declared}) == 5
+    assert len({environment.config for environment in declared}) == 5
 
 
 def test_only_local_goes_fast_and_trusts_its_account(project: Path) -> None:
-    here, on_vault, *remote = environments(project)
+    here, on_tencent, on_vault, *remote = environments(project)
 
     assert here.pace.bake + here.pace.settle + here.pace.patience + here.pace.grace < timedelta(seconds=30)
-    assert here.pace == on_vault.pace
-    assert here.trusts == (AccountTrust(),)
+    assert here.pace == on_vault.pace == on_tencent.pace
+    assert here.trusts == on_tencent.trusts == (AccountTrust(),)
     assert on_vault.trusts == (), "its tokens are handed out by the embedded environment"
     for environment in remote:
         assert environment.pace.bake >= timedelta(minutes=15)
@@ -74,13 +84,39 @@ def test_local_vault_finds_openbao_where_it_is_once_it_was_asked_for(project: Pa
     assert provider == {"address": "http://127.0.0.1:5002"}, "a token comes from the environment of whoever plans"
 
 
+def test_local_tencent_finds_the_emulated_cloud_and_tells_which_database_there_is(project: Path) -> None:
+    rings = {"canary": "http://127.0.0.1:5003", "stable": "http://127.0.0.1:5004"}
+    tencent = {"server": "http://127.0.0.1:5002", "applications": rings, "database": "mysql"}
+    places = {"aws": "http://127.0.0.1:5000", "applications": rings, "others": {"local-tencent": tencent}}
+    _write_endpoints(project, json.dumps(places))
+
+    here = local_tencent(project)
+    assert here.vendor.store().options == {"region": "ap-guangzhou", "endpoint": "http://127.0.0.1:5002"}
+    assert dict(here.applications) == {Ring(ring): url for ring, url in rings.items()}
+    login = estate(here).secrets[0].credential
+    assert login.kind == "mysql_user"
+    assert login.options["administrator"] == "local-tencent--orders--db-admin"
+    MysqlUser({**login.options}, Strategy.ALTERNATING, SecretValue)  # it takes the options
+
+
+def test_local_tencent_does_with_postgresql_where_there_is_no_mariadb(project: Path) -> None:
+    login = estate(local_tencent(project)).secrets[0].credential
+
+    assert login.kind == "postgres_user"
+    PostgresUser({**login.options}, Strategy.ALTERNATING, SecretValue)
+
+
 def test_local_synthesizes_before_the_embedded_environment_was_ever_started(project: Path) -> None:
     (provider,) = _terraform(project, "application-local")["provider"]["aws"]
 
     assert set(provider["endpoints"].values()) == {"http://127.0.0.1:4566"}
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"aws": "x"}', '{"aws": "x", "applications": {"beta": "y"}}'])
+ODD_DATABASE = {"server": "x", "applications": {}, "database": "oracle"}
+ODD = json.dumps({"aws": "x", "applications": {}, "others": {"local-tencent": ODD_DATABASE}})
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"aws": "x"}', '{"aws": "x", "applications": {"beta": "y"}}', ODD])
 def test_endpoints_that_cannot_be_understood_are_refused(project: Path, text: str) -> None:
     _write_endpoints(project, text)
 

@@ -14,14 +14,17 @@ import yaml
 
 from main import PROJECT, build_app
 from rotation import pins
-from rotation.errors import DeclarationError
+from rotation.errors import DeclarationError, LocalError
+from rotation.local.tencent_declared import provision
 from rotation.manifest import FOLDER, Manifest
 from rotation.model import Reference, Ring
+from rotation.tencentcloud import Cloud, Manner
 from stacks.environments import Environment, local_vault
 from tests.fixtures.aws import AwsApi, running_aws_api
+from tests.fixtures.tencent import TencentCloud
 from tests.stacks.terraform import terraform
 
-ENVIRONMENTS = ("local", "local-vault", "staging", "production")
+ENVIRONMENTS = ("local", "local-tencent", "local-vault", "staging", "production")
 
 
 def _stack(project: Path, name: str) -> dict[str, Any]:
@@ -66,9 +69,11 @@ def test_the_manifest_is_read_back_as_it_was_declared(project: Path, environment
     assert Manifest.load(project, environment) == declared
     on_vault = environment == "local-vault"
     assert set(declared.secrets) == {"orders/db", "orders/api-token"} | ({"orders/tls"} if on_vault else set())
-    assert declared.secrets["orders/db"].stored_as == ("orders/db" if on_vault else f"{environment}/orders/db")
+    names = {"local-vault": "orders/db", "local-tencent": "local-tencent--orders--db"}
+    assert declared.secrets["orders/db"].stored_as == names.get(environment, f"{environment}/orders/db")
     assert declared.secrets["orders/api-token"].sealed
-    assert declared.keys["orders"].reference == ("orders" if on_vault else f"alias/keyturn-{environment}-orders")
+    keys = {"local-vault": "orders", "local-tencent": "keyturn-local-tencent-orders"}
+    assert declared.keys["orders"].reference == keys.get(environment, f"alias/keyturn-{environment}-orders")
     assert declared.pins == Path("stacks/pins") / f"{environment}.json"
     consumer = declared.consumers["orders-api"]
     assert consumer.target.options == {"stack": f"application-{environment}"}
@@ -76,18 +81,38 @@ def test_the_manifest_is_read_back_as_it_was_declared(project: Path, environment
     assert all(consumer.rings[ring].signals for ring in Ring)
 
 
-def test_on_vault_only_the_application_stack_is_terraform_s_here_and_needs_no_provider_but_aws(project: Path) -> None:
-    synthesis = build_app(project)
-    synthesis.synth()
+@pytest.mark.parametrize(("environment", "provider"), [("local-vault", "vault"), ("local-tencent", "tencentcloud")])
+def test_only_the_application_stack_is_terraform_s_here_where_the_provider_is_no_python_package(
+    project: Path, environment: str, provider: str
+) -> None:
+    build_app(project).synth()
 
-    assert Manifest.load(project, "local-vault").stacks == ("application-local-vault",)
-    application = _stack(project, "application-local-vault")
+    assert Manifest.load(project, environment).stacks == (f"application-{environment}",)
+    application = _stack(project, f"application-{environment}")
     assert application["terraform"]["required_providers"].keys() == {"aws"}
-    assert application["resource"]["aws_s3_bucket"]["config"]["bucket"] == "keyturn-local-vault-config"
+    assert application["resource"]["aws_s3_bucket"]["config"]["bucket"] == f"keyturn-{environment}-config"
     for part in ("foundation", "secrets"):
-        declared = _stack(project, f"{part}-local-vault")
-        assert declared["terraform"]["required_providers"].keys() == {"vault"}
-        assert "aws_s3_bucket" not in declared["resource"]
+        declared = _stack(project, f"{part}-{environment}")
+        assert declared["terraform"]["required_providers"].keys() == {provider}
+        assert not any(kind.startswith(("aws_s3", "tencentcloud_cos")) for kind in declared["resource"])
+
+
+def test_what_is_declared_for_the_emulated_tencent_cloud_can_be_put_in_place_there(
+    project: Path, tencent: TencentCloud
+) -> None:
+    stacks = [f"{part}-local-tencent" for part in ("foundation", "secrets")]
+    build_app(project, only=stacks).synth()
+    cloud = Cloud(tencent.region, f"http://{tencent.endpoint}")
+
+    provision(cloud, [_stack(project, name) for name in stacks])
+
+    look = Manner("look", LocalError)
+    (key,) = cloud.call("kms", "ListKeyDetail", {"SearchKeyAlias": "keyturn-local-tencent-orders"}, look)[
+        "KeyMetadatas"
+    ]
+    for name in ("orders--db", "orders--api-token"):
+        slot = cloud.call("ssm", "DescribeSecret", {"SecretName": f"local-tencent--{name}"}, look)
+        assert (slot["Status"], slot["KmsKeyId"]) == ("Enabled", key["KeyId"])
 
 
 def test_an_environment_on_vault_must_say_who_holds_its_configuration(project: Path) -> None:
@@ -138,19 +163,29 @@ def test_an_overlay_plans_ahead_of_the_pins(project: Path, tmp_path: Path) -> No
     assert resources["aws_s3_object"]["config-orders-api-canary"]["content"] == "generation: 42\n"
 
 
-def test_the_template_renders_to_what_the_application_reads() -> None:
+def _rendered(template: str, environment_name: str) -> Any:
     names = ("orders/db", "orders/api-token")
     references = {name: Reference(f"local/{name}", f"arn:{name}", f"g{name}", 7) for name in names}
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True)
     environment.filters["yaml"] = json.dumps  # JSON's strings are YAML's
-    text = (PROJECT / "stacks" / "config" / "orders-api.yaml.j2").read_text(encoding="utf-8")
-    template = environment.from_string("{% autoescape false %}" + text + "{% endautoescape %}")
+    text = (PROJECT / "stacks" / "config" / template).read_text(encoding="utf-8")
+    whole = environment.from_string("{% autoescape false %}" + text + "{% endautoescape %}")
+    rendered = whole.render(environment=environment_name, ring="canary", consumer="orders-api", secrets=references)
+    return tuple(yaml.safe_load(rendered)["secrets"][name] for name in names)
 
-    rendered = template.render(environment="local", ring="canary", consumer="orders-api", secrets=references)
 
-    database, token = (yaml.safe_load(rendered)["secrets"][name] for name in names)
+def test_the_template_renders_to_what_the_application_reads() -> None:
+    database, token = _rendered("orders-api.yaml.j2", "local")
+
     assert database == {"arn": "arn:orders/db", "name": "local/orders/db", "version_id": "gorders/db", "generation": 7}
     assert token["sealed_with"] == "alias/keyturn-local-orders"
+
+
+def test_the_template_for_tencent_cloud_names_secret_version_and_key() -> None:
+    database, token = _rendered("orders-api.tencent.yaml.j2", "local-tencent")
+
+    assert database == {"name": "local/orders/db", "version_id": "gorders/db", "generation": 7}
+    assert token["sealed_with"] == "keyturn-local-tencent-orders"
 
 
 @pytest.fixture(scope="module")
