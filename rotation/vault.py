@@ -50,7 +50,12 @@ _RENEW_AFTER = 2 / 3  # of a token's life
 
 # https://developer.hashicorp.com/vault/api-docs#http-status-codes, and /api-docs/system/health for 472 and 473
 _TRY_AGAIN = frozenset({412, 429, 472, 473})
-_WORDS = {472: "it is a standby of another site", 473: "it is a standby", 501: "it is not initialized"}
+_WORDS = {
+    472: "it is a standby of another site",
+    473: "it is a standby",
+    501: "it is not initialized",
+    503: "it is sealed, or down for maintenance",
+}
 
 
 class _Declared(BaseModel):

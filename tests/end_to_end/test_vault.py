@@ -88,6 +88,30 @@ def test_a_killed_rotation_is_finished_under_load_without_a_failed_query(on_vaul
     assert on_vault.status()["previous"] is None
 
 
+def test_a_server_that_is_sealed_under_a_rotation_is_named_and_nothing_is_lost(on_vault: Project) -> None:
+    on_vault.run("retire", SECRET)
+    load, before = Load(on_vault.path, ENVIRONMENT), on_vault.status()["current"]
+    keys = openbao.custody(on_vault.path / ".keyturn/local/openbao")
+    root = _client(on_vault, keys.root_token)
+    with on_vault.start("rotate", SECRET) as runner:
+        assert runner.stdout is not None
+        for line in runner.stdout:
+            if "deploy canary" in line:
+                break
+        root.sys.seal()
+        try:
+            said, trouble = runner.communicate(timeout=240)
+        finally:
+            root.sys.submit_unseal_key(keys.unseal_key)
+    assert runner.returncode == 1, said + trouble
+    assert "sealed" in trouble
+    on_vault.transcript.append(said + trouble)
+    on_vault.run("rotate", SECRET)
+    row = on_vault.status()
+    assert (row["current"], row["pending"], row["previous"]) == (before + 1, None, before)
+    assert {ring: load.generation(ring, SECRET) for ring in Ring} == dict.fromkeys(Ring, before + 1)
+
+
 def test_the_demo_s_own_parts_hold(on_vault: Project) -> None:
     """A certificate under live clients, and a key whose old material opens nothing any more."""
     on_vault.run("retire")

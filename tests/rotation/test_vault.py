@@ -407,8 +407,11 @@ def as_root(openbao: OpenBao, engine: None, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_sealed_server_is_unavailable_and_says_so(openbao: OpenBao, as_root: None, opened: Opened) -> None:
     connection = opened(openbao.address)
-    with openbao.sealed(), pytest.raises(Unavailable, match=r"503.*sealed"):
-        read(connection)
+    with openbao.sealed():
+        with pytest.raises(Unavailable, match=r"503.*sealed"):
+            read(connection)
+        with pytest.raises(Unavailable, match=r"could not read: Vault answered 503: it is sealed"):
+            connection.ask_once(lambda client: client.read("kv-own/any"), "read", quiet=True)
     assert read(connection) == "there"
 
 
