@@ -6,6 +6,7 @@ pytest_plugins = [
     "tests.fixtures.openbao",
     "tests.fixtures.tencent",
     "tests.fixtures.tls",
+    "tests.fixtures.acme",
     "tests.fixtures.project",
     "tests.fixtures.pipeline",
 ]
