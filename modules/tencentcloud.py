@@ -42,8 +42,8 @@ ENVIRONMENT_TAG = "keyturn:environment"
 _SECRET_NAME, _ALIAS = 128, 60  # characters
 _YEAR = 365
 _NAMESPACE = "default"
-_HANDLER = "index.main_handler"
-_PYTHON = re.compile(r"Python3\.(\d+)|CustomRuntime")
+_HANDLER = "bootstrap.main_handler"  # must be given, and a custom runtime does not look at it
+_RUNTIME = "CustomRuntime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,8 @@ class TencentCloud(FunctionVendor, ConfigVendor):
     ``creator`` is the number of the account that applies these stacks, where that is not the root account itself: what
     it makes is named by it in policies. ``app_id`` is what the names of buckets end with; without it, configuration
     and journal are another vendor's. ``endpoint`` is the URL of a server that stands for all services, which only the
-    rotation uses. ``vpc`` is the network of the function's subnet. ``signing_keys`` are files with the public keys (a
+    rotation uses. ``vpc`` is the network of the function's subnet, and ``python_layer`` the layer, by name and version,
+    with the Python that it runs on (SCF's own are too old). ``signing_keys`` are files with the public keys (a
     JWKS) of issuers to register.
     """
 
@@ -65,6 +66,7 @@ class TencentCloud(FunctionVendor, ConfigVendor):
     app_id: str | None = None
     endpoint: str | None = None
     vpc: str | None = None
+    python_layer: tuple[str, int] | None = None
     signing_keys: Mapping[str, Path] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
 
@@ -219,7 +221,8 @@ class TencentCloud(FunctionVendor, ConfigVendor):
                 "runtime": _runtime(spec, where),
                 "timeout": spec.timeout,
                 "mem_size": spec.memory,
-                "environment": {variable: literal(value) for variable, value in spec.variables.items()},
+                "layers": self._layers(where),
+                "environment": {variable: literal(value) for variable, value in self._variables(spec).items()},
                 **self._network(spec, where),
                 **log,
                 "async_run_enable": "FALSE",
@@ -392,6 +395,20 @@ class TencentCloud(FunctionVendor, ConfigVendor):
         topic = Resource(stack, "function-log", "tencentcloud_cls_topic", kept, where=where)
         return {"cls_logset_id": kept["logset_id"], "cls_topic_id": topic.get_string_attribute("id")}
 
+    def _layers(self, where: Where) -> list[dict[str, Any]]:
+        if self.python_layer is None:
+            raise DeclarationError(
+                f"{where}: SCF has no Python that is new enough, and no layer brings one",
+                "Make a layer with /opt/python/bin/python3, and name it as python_layer at TencentCloud(…).",
+            )
+        name, version = self.python_layer
+        return [{"layer_name": name, "layer_version": version}]
+
+    def _variables(self, spec: FunctionSpec) -> dict[str, str]:
+        """With the way to the journal, for COS speaks S3's language."""
+        cos = f"https://cos.{self.region}.myqcloud.com"
+        return {**spec.variables, "AWS_ENDPOINT_URL_S3": cos, "AWS_DEFAULT_REGION": self.region}
+
     def _network(self, spec: FunctionSpec, where: Where) -> dict[str, Any]:
         """The function's network. It needs the public one too, for the cloud's own APIs and the pipeline."""
         public = {"enable_public_net": True, "enable_eip_config": False}
@@ -458,11 +475,10 @@ class TencentCloud(FunctionVendor, ConfigVendor):
 
 def _runtime(spec: FunctionSpec, where: Where) -> str:
     """Refuses what SCF does not have, and what keyturn does not run on."""
-    found = _PYTHON.fullmatch(spec.runtime)
-    if found is None or (found[1] is not None and int(found[1]) < 11):
+    if spec.runtime != _RUNTIME:
         raise DeclarationError(
             f"{where}: {spec.runtime} is no runtime of SCF for a program that needs Python 3.11",
-            'Declare the trigger with runtime="CustomRuntime" and the archive that `make scf` builds.',
+            f'Declare the trigger with runtime="{_RUNTIME}" and the archive that `make scf` builds.',
         )
     if spec.architecture != "x86_64":
         raise DeclarationError(f"{where}: SCF runs functions on x86_64, not on {spec.architecture}")

@@ -93,6 +93,7 @@ def _slots(vendor: TencentCloud, *, recovery_days: int = 7, estate: Estate = EST
 def _triggered(vendor: TencentCloud, estate: Estate = ESTATE, **others: Any) -> Stack:
     stack = _stack(vendor)
     trigger = replace(Trigger(runtime="CustomRuntime", archive=Path("build/scf.zip")), **others)
+    vendor = replace(vendor, python_layer=("python", 3))
     keys = {"orders": KEY}
     RotationTrigger(stack, vendor, estate, trigger, environment="staging", keys=keys, journal=JOURNAL)
     return stack
@@ -359,7 +360,13 @@ def test_the_function_runs_with_a_role_of_its_own_and_nothing_is_left_to_a_defau
     assert said.items() <= function.items()
     assert function["enable_public_net"] is True
     assert function["async_run_enable"] == "FALSE"
-    assert function["environment"]["KEYTURN_JOURNAL"] == "s3://keyturn-journal-1250000000/journals"
+    assert function["layers"] == [{"layer_name": "python", "layer_version": 3}]
+    assert function["environment"] == {
+        "KEYTURN_ENVIRONMENT": "staging",
+        "KEYTURN_JOURNAL": "s3://keyturn-journal-1250000000/journals",
+        "AWS_ENDPOINT_URL_S3": "https://cos.ap-guangzhou.myqcloud.com",
+        "AWS_DEFAULT_REGION": REGION,
+    }
     assert function["role"] == "${tencentcloud_cam_role.function-role.name}"
     (statement,) = json.loads(resources["tencentcloud_cam_role"]["function-role"]["document"])["statement"]
     assert statement["principal"] == {"service": ["scf.qcloud.com"]}
@@ -411,6 +418,19 @@ def test_a_cron_that_no_timer_can_say_is_refused_where_it_is_declared() -> None:
     with pytest.raises(DeclarationError, match=r"test_tencentcloud\.py:\d+: SCF has no timer for .*Berlin") as caught:
         _triggered(cloud(app_id="1"), estate)
     assert "Asia/Shanghai" in caught.value.remedy
+
+
+def test_a_function_without_a_python_that_is_new_enough_is_refused() -> None:
+    with pytest.raises(DeclarationError, match=r"test_tencentcloud\.py:\d+: SCF has no Python that is new enough"):
+        RotationTrigger(
+            _stack(cloud()),
+            cloud(app_id="1"),
+            ESTATE,
+            Trigger(runtime="CustomRuntime"),
+            environment="staging",
+            keys={"orders": KEY},
+            journal=JOURNAL,
+        )
 
 
 def test_a_function_s_network_is_one_subnet_of_a_named_network() -> None:
