@@ -21,9 +21,11 @@ _OF_A_LIST = 3_500  # characters of the resources in one statement
 
 
 def documents(statements: Iterable[Statement]) -> list[str]:
-    """The statements as policies in JSON, as few as hold them in this order."""
+    """The statements, each once, as policies in JSON: as few as hold them in this order."""
     packed: list[list[Statement]] = []
     for statement in statements:
+        if any(statement in together for together in packed):
+            continue
         if packed and len(_json([*packed[-1], statement])) <= _ROOM:
             packed[-1].append(statement)
         else:
@@ -126,18 +128,18 @@ def _turn_access_keys(users: Sequence[str]) -> list[Statement]:
     )
 
 
-def find_keys(every: str) -> list[Statement]:
-    """A key is found by its alias in the list of all."""
-    return _may(["kms:ListKeyDetail", "kms:ListKeys"], [every])
+def turn_keys(account: Account, keys: Sequence[str]) -> list[Statement]:
+    return _with_keys(account, ["kms:DescribeKey", "kms:RotateKey"], keys)
 
 
-def turn_keys(keys: Sequence[str]) -> list[Statement]:
-    return _may(["kms:DescribeKey", "kms:GetKeyRotationStatus", "kms:RotateKey"], keys)
-
-
-def seal_values(keys: Sequence[str]) -> list[Statement]:
+def seal_values(account: Account, keys: Sequence[str]) -> list[Statement]:
     """Data keys, what opens them, and what wraps them anew once their key was rotated."""
-    return _may(["kms:Decrypt", "kms:GenerateDataKey", "kms:ReEncrypt"], keys)
+    return _with_keys(account, ["kms:Decrypt", "kms:GenerateDataKey", "kms:ReEncrypt"], keys)
+
+
+def _with_keys(account: Account, actions: Sequence[str], keys: Sequence[str]) -> list[Statement]:
+    """A key is found by its alias, in the list of all."""
+    return _may(["kms:ListKeyDetail"], [account.keys()]) + _may(actions, keys) if keys else []
 
 
 def open_sealed(key: str) -> list[Statement]:

@@ -176,8 +176,9 @@ class TencentCloud(FunctionVendor, ConfigVendor):
 
     def runner(self, stack: Stack, spec: RunnerSpec, where: Where) -> None:
         account = self._account
-        may = self._may_turn(spec.secrets, spec.reads, [spec.keys[name] for name in sorted(spec.sealing_keys)])
-        may += policies.turn_keys(list(spec.keys.values()))
+        may = self._may_turn(spec.secrets, spec.reads)
+        may += policies.turn_keys(account, list(spec.keys.values()))
+        may += policies.seal_values(account, [spec.keys[name] for name in sorted(spec.sealing_keys)])
         for name, kind in spec.credentials.items():
             may += policies.turn_credential(account, self.stored_as(name), kind.kind, kind.options)
         if self.app_id is not None:
@@ -195,7 +196,7 @@ class TencentCloud(FunctionVendor, ConfigVendor):
 
     def function(self, stack: Stack, spec: FunctionSpec, where: Where) -> None:
         name = f"keyturn-{self.environment}"
-        may = self._may_turn(spec.secrets, spec.reads, spec.sealing_keys)
+        may = self._may_turn(spec.secrets, spec.reads) + policies.seal_values(self._account, spec.sealing_keys)
         may += policies.look_at_secrets([self._account.secret(other) for other in spec.others])
         if self.app_id is None:
             raise DeclarationError(
@@ -261,14 +262,9 @@ class TencentCloud(FunctionVendor, ConfigVendor):
         found = f"data.tencentcloud_kms_keys.{source}.key_list"
         return f'${{[for key in {found} : key.key_id if key.alias == "{alias}"][0]}}'
 
-    def _may_turn(
-        self, secrets: Sequence[str], reads: Sequence[str], sealing_keys: Sequence[str]
-    ) -> list[policies.Statement]:
-        """To turn these secrets, and what goes with it."""
+    def _may_turn(self, secrets: Sequence[str], reads: Sequence[str]) -> list[policies.Statement]:
         statements = policies.turn_secrets([self._account.secret(name) for name in secrets])
-        statements += policies.read_secrets([self._account.secret(name) for name in reads])
-        statements += policies.find_keys(self._account.keys())
-        return statements + policies.seal_values(sealing_keys)
+        return statements + policies.read_secrets([self._account.secret(name) for name in reads])
 
     def _keep_journal(self, journal: tuple[str, str]) -> list[policies.Statement]:
         bucket, prefix = journal
@@ -295,11 +291,11 @@ class TencentCloud(FunctionVendor, ConfigVendor):
         (document,) = policies.documents(trust)
         role = Resource(
             stack,
-            name if name == "runner" else f"{name}-role",
+            f"{name}-role",
             "tencentcloud_cam_role",
             {
                 "name": called,
-                "description": f"keyturn: turns the secrets of {self.environment}",
+                "description": f"keyturn: {self.environment}",
                 "document": document,
                 "console_login": False,
                 "tags": self._tags({}),

@@ -248,6 +248,15 @@ def test_where_another_vendor_has_the_configuration_the_runner_reaches_no_bucket
     assert not any(action.startswith("cos:") for action in may)
 
 
+def test_who_turns_nothing_here_and_only_deploys_gets_nothing_but_configuration_and_journal() -> None:
+    consumer = Consumer("orders-api", template=Path("x"), format="yaml", secrets=(), signals={})
+    resources = synthesized(_foundation(cloud(app_id="1250000000"), estate=Estate(consumers=(consumer,))))["resource"]
+
+    may = _allowed(resources, "runner-may")
+    assert all(action.startswith("cos:") for action in may)
+    assert f"qcs::cos:{REGION}:uid/1250000000:{BUCKET}/orders-api/*" in may["cos:PutObject"]
+
+
 def test_secrets_and_keys_are_named_by_who_makes_them() -> None:
     vendor = cloud(creator="100000000777")
     may = _allowed(synthesized(_foundation(vendor))["resource"], "runner-may")
@@ -279,7 +288,7 @@ def test_an_application_opens_what_is_sealed_and_no_other_key() -> None:
 
 
 def test_the_account_is_trusted_without_the_word_root_which_terraform_does_not_take() -> None:
-    role = synthesized(_foundation(cloud(), AccountTrust()))["resource"]["tencentcloud_cam_role"]["runner"]
+    role = synthesized(_foundation(cloud(), AccountTrust()))["resource"]["tencentcloud_cam_role"]["runner-role"]
 
     (statement,) = json.loads(role["document"])["statement"]
     assert statement["principal"] == {"qcs": [f"qcs::cam::uin/{UIN}:uin/{UIN}"]}
@@ -296,7 +305,7 @@ def test_a_pipeline_is_trusted_by_issuer_audience_and_subject(tmp_path: Path) ->
     assert (issuer["identity_url"], issuer["client_ids"]) == (GITHUB.issuer, ["sts.tencentcloudapi.com"])
     assert issuer["auto_rotate_key"] == 1
     assert issuer["lifecycle"] == {"ignore_changes": ["identity_key"]}
-    (statement,) = json.loads(resources["tencentcloud_cam_role"]["runner"]["document"])["statement"]
+    (statement,) = json.loads(resources["tencentcloud_cam_role"]["runner-role"]["document"])["statement"]
     assert statement["principal"]["federated"] == [f"qcs::cam::uin/{UIN}:oidc-provider/{issuer['name']}"]
     assert statement["condition"] == {
         "string_equal": {
@@ -312,7 +321,8 @@ def test_an_issuer_that_is_registered_already_needs_no_keys() -> None:
 
     assert "tencentcloud_cam_role_sso" not in resources
     assert (
-        "oidc-provider/token-actions-githubusercontent-com" in resources["tencentcloud_cam_role"]["runner"]["document"]
+        "oidc-provider/token-actions-githubusercontent-com"
+        in resources["tencentcloud_cam_role"]["runner-role"]["document"]
     )
 
 
