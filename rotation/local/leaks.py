@@ -1,6 +1,7 @@
 """Search everything that keyturn, Terraform and the CDK left behind for every value that the store has ever held.
 
-The servers' own folders are left out: they are where the values live.
+The servers' own folders are left out: they are where the values live. What OpenBao keeps there for an auditor, with the
+values hashed, is searched.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from rotation.local.embedded.local import Local
 from rotation.manifest import Manifest
 
 SHORTEST = 8  # characters: what is shorter would be found by chance
+_AUDIT = Path("local", "openbao", "audit.log")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +40,18 @@ class Leaks:
         self._project = project
         self._environment = environment
         self._manifest = Manifest.load(project, environment)
+        self._known: set[bytes] = set()
+
+    def learn(self, *others: str) -> None:
+        """Remember the values that the store holds now, as it may forget what is retired, and ``others``."""
+        texts = embedded(self._environment).values(self._project, self._manifest)
+        self._known.update(value for text in (*texts, *others) for value in _sensitive(text))
 
     def search(self, printed: Sequence[str]) -> Report:
-        """Search files, what commands ``printed``, and a saved plan of the application stack."""
-        values = sorted(self._values())
+        """Search files, what commands ``printed``, and a saved plan of the application stack for all that was learned,
+        and for what the store holds now."""
+        self.learn()
+        values = sorted(self._known)
         kinds: Counter[str] = Counter()
         found: list[str] = []
         for kind, name, content in self._places(printed):
@@ -50,11 +60,6 @@ class Leaks:
                 found.append(name)
         summary = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         return Report(len(values), sum(kinds.values()), summary, tuple(found))
-
-    def _values(self) -> set[bytes]:
-        """Every value, and every field of a value that is a JSON object, of every version that ever was."""
-        texts = embedded(self._environment).values(self._project, self._manifest)
-        return {value for text in texts for value in _sensitive(text)}
 
     def _places(self, printed: Sequence[str]) -> Iterator[tuple[str, str, bytes]]:
         yield "transcripts", "what the commands printed", "".join(printed).encode()
@@ -69,7 +74,7 @@ class Leaks:
         for folder in (own, self._project / "cdktf.out", self._project / "stacks"):
             for path in sorted(folder.rglob("*")):
                 theirs = ".terraform" in path.parts or not servers.isdisjoint(path.parents)
-                if path.is_file() and not path.is_symlink() and not theirs:
+                if path.is_file() and not path.is_symlink() and (not theirs or path == own / _AUDIT):
                     yield path
 
     def _saved_plan(self) -> Iterator[tuple[str, str, bytes]]:
@@ -95,7 +100,7 @@ def _sensitive(text: str) -> Iterator[bytes]:
     except ValueError:
         content = None
     if isinstance(content, dict):
-        fields = [str(content[name]) for name in ("password", "ciphertext", "wrapped") if name in content]
+        fields = [str(content[name]) for name in ("password", "secret_id", "ciphertext", "wrapped") if name in content]
         fields += [_middle(content["private_key"])] if "private_key" in content else []
         yield from (field.encode() for field in fields if len(field) >= SHORTEST)
     elif len(text) >= SHORTEST:

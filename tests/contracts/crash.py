@@ -21,6 +21,7 @@ from rotation.journal import Journal
 from rotation.manifest import Key, Manifest, Plugin, Secret
 from rotation.model import Acceptance, Act, Done, Ending, Strategy
 from rotation.plugins import Plugins
+from rotation.secret_value import SecretValue
 from tests.fixtures.openbao import OpenBao
 from tests.world import Killed
 
@@ -109,6 +110,14 @@ class Stage:
                 label: version and (version.generation, kind.check(engine.custody.read(self.secret, version)))
                 for label, version in labelled.items()
             }
+
+    def value(self) -> SecretValue:
+        """The current value, in clear."""
+        with Journal(self.folder / "journal.sqlite3") as journal:
+            engine = self._engine(journal)
+            current = engine.observer.stored([self.secret], fresh=True)[NAME].current
+            assert current is not None
+            return engine.custody.read(self.secret, current).value
 
     def adopt(self) -> int:
         """Take over what somebody else put into the store, and return its generation."""

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from rotation.local import openbao as embedded
-from tests.fixtures.openbao import OpenBao, Proxy, persistent
+from tests.fixtures.openbao import OpenBao, Proxy, await_versions, persistent
 from tests.fixtures.postgresql import free_port
 
 
@@ -31,6 +31,7 @@ def test_a_restart_keeps_the_data_and_unseals(tmp_path: Path) -> None:
     with persistent(folder, port) as server:
         client = server.client()
         client.sys.enable_secrets_engine("kv", "kept", options={"version": "2"})
+        await_versions(client, "kept")
         _write(client, "kept", value="one")
     with persistent(folder, port) as again:
         assert again.token == server.token
