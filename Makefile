@@ -11,7 +11,7 @@ export CHECKPOINT_DISABLE := 1
 INSTALL := apt-get install --yes --no-install-recommends
 COMPILE := uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
-.PHONY: setup demo down test test-browser test-jenkins screenshot lint lambda bench readme lock clean
+.PHONY: setup demo down test test-browser test-jenkins test-mariadb screenshot lint lambda scf bench readme lock clean
 .DELETE_ON_ERROR:
 
 setup: .venv/.ready node_modules/.ready
@@ -49,6 +49,11 @@ test-jenkins: setup
 	command -v groovy >/dev/null || $(INSTALL) groovy default-jre-headless || sudo $(INSTALL) groovy default-jre-headless
 	$(BIN)/python -m pytest tests/jenkins
 
+# MySQL users on Debian's MariaDB, or the server that KEYTURN_TEST_MYSQL names; `make test` skips them without one.
+test-mariadb: setup
+	test -n "$$KEYTURN_TEST_MYSQL" || test -x /usr/sbin/mariadbd || $(INSTALL) mariadb-server || sudo $(INSTALL) mariadb-server
+	$(BIN)/python -m pytest tests/rotation/credentials/test_mysql_*.py tests/rotation/local/test_mariadb.py
+
 # Makes docs/report.png anew.
 screenshot: setup
 	$(BIN)/python -m tests.browser.screenshot
@@ -66,6 +71,11 @@ ENVIRONMENT ?= staging
 lambda: setup
 	$(BIN)/python main.py
 	$(BIN)/python -m rotation.handlers.archive --environment $(ENVIRONMENT) $(LAMBDA)
+
+# The same for the function on Tencent Cloud: build/scf.zip.
+scf: setup
+	$(BIN)/python main.py
+	$(BIN)/python -m rotation.handlers.archive --platform scf --environment $(ENVIRONMENT) $(SCF)
 
 bench: setup
 	$(BIN)/python -m tests.bench

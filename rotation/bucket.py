@@ -3,6 +3,10 @@
 Conditional requests (S3 User Guide, "How to prevent object overwrites with conditional writes"): ``If-None-Match: *``
 writes only what is not there, ``If-Match`` with an ETag only what is still the same. S3 refuses with 412, or with 404
 where the object is gone; 409 means that another request is at work on it right now: try again.
+
+Not every server that speaks S3's language keeps such conditions: Tencent Cloud's COS documents none for PUT Object
+(https://www.tencentcloud.com/document/product/436/7749). One that leaves them out would let two runners write over each
+other, so the first write of a run proves that the bucket refuses.
 """
 
 from __future__ import annotations
@@ -12,13 +16,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import stamina
 from botocore.config import Config
 
 from rotation.aws import Quota, ask_once, connect
-from rotation.errors import Conflict, JournalError, KeyturnError, Unavailable
+from rotation.errors import Conflict, JournalError, KeyturnError, Unavailable, UsageError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -31,6 +36,7 @@ _AGAIN = stamina.RetryingCaller(attempts=3, timeout=6.0, wait_initial=0.2, wait_
 _OPERATIONS = ("GetObject", "PutObject", "HeadObject", "DeleteObject")
 # Per prefix: S3 User Guide, "Best practices design patterns: optimizing Amazon S3 performance".
 _QUOTAS = {operation: Quota("s3", 3500) for operation in _OPERATIONS}
+_IMPOSSIBLE: tuple[dict[str, Any], ...] = ({"IfNoneMatch": "*"}, {"IfMatch": f'"{"0" * 32}"'})  # for what is there
 _WRITE_ID = "keyturn-write"  # metadata that tells a write of ours whose answer was lost from somebody else's
 
 
@@ -66,6 +72,7 @@ class Bucket:
     def __init__(self, url: str) -> None:
         self._bucket, _, prefix = url.removeprefix("s3://").partition("/")
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._proven = False
         self._client: S3Client = connect(lambda session: session.client("s3", config=_CONFIG), {}, _QUOTAS)
 
     def url(self, name: str) -> str:
@@ -87,7 +94,8 @@ class Bucket:
     def write(self, name: str, body: bytes, replaces: str | None, *, patient: bool = True) -> str:
         """Write the object if it still has the ETag ``replaces`` (None: if there is none), and return its new ETag.
 
-        Raises :class:`Conflict` where somebody else has written or removed it in the meantime.
+        Raises :class:`Conflict` where somebody else has written or removed it in the meantime, :class:`UsageError`
+        for a bucket that does not keep conditions.
         """
         write_id = uuid.uuid4().hex
         condition: dict[str, Any] = {"IfNoneMatch": "*"} if replaces is None else {"IfMatch": replaces}
@@ -98,7 +106,9 @@ class Bucket:
             return reply["ETag"]
 
         try:
-            return self._ask(put, f"write {self.url(name)}", patient=patient)
+            etag = self._ask(put, f"write {self.url(name)}", patient=patient)
+            self._prove({**place, "Body": body, "Metadata": {_WRITE_ID: write_id}})
+            return etag  # noqa: TRY300 - a proof may raise what a write may
         except _Absent as error:
             raise Conflict(f"{self.url(name)} was removed in the meantime") from error
         except Conflict:
@@ -106,6 +116,22 @@ class Bucket:
             if standing["Metadata"].get(_WRITE_ID) != write_id:
                 raise
             return standing["ETag"]  # the answer to the first attempt was lost
+
+    def _prove(self, written: dict[str, Any]) -> None:
+        """See that what was written just now cannot be written again under a condition that it does not fulfil."""
+        for condition in () if self._proven else _IMPOSSIBLE:
+            try:
+                put = partial(self._client.put_object, **written, **condition)
+                ask_once(put, f"see whether {self._bucket} keeps conditions", _REFUSALS, JournalError)
+            except (Conflict, _Absent):
+                continue
+            except Unavailable:
+                return  # the next write proves it
+            raise UsageError(
+                f"the bucket {self._bucket} does not keep the conditions of a write (If-Match, If-None-Match)",
+                "Keep the journal in a bucket that does: Amazon S3, or a server with S3's conditional writes.",
+            )
+        self._proven = True
 
     def remove(self, name: str, etag: str) -> None:
         """Remove the object if it still has this ETag. Raises :class:`Conflict` where it has another one."""

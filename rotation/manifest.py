@@ -114,13 +114,14 @@ class Rehearsal(_Declared):
 
 
 class Dispatch(_Declared):
-    """The pipeline that a function asks to turn what only Terraform can deploy. ``token`` is the name, in the store, of
+    """The pipeline that a function asks to turn what only Terraform can deploy. ``token`` is the name, in ``store``, of
     the secret that lets it ask; ``branch`` is whose workflow is to run, on GitHub."""
 
     kind: Literal["github", "jenkins"]
     url: str
     token: str
     branch: str = "main"
+    store: Plugin = Plugin(kind="aws_secrets_manager")
 
 
 class Manifest(_Declared):

@@ -1,12 +1,13 @@
-"""Build the archive of the function on AWS Lambda: ``make lambda``.
+"""Build the archive of a function: ``make lambda`` for AWS Lambda, ``make scf`` for Tencent Cloud.
 
 ``python -m rotation.handlers.archive --environment staging --out build/lambda.zip`` puts into it
 
 - this package, without what only a command line or the embedded environment uses;
 - the manifest of the environment, as synth wrote it;
-- the packages that the function imports, in the locked versions. Lambda's runtime brings boto3 by itself.
+- the packages that the function imports, in the locked versions. Lambda's runtime brings boto3 by itself;
+- for Tencent Cloud the ``bootstrap`` of its custom runtime. The Python itself comes in a layer: SCF's own are too old.
 
-The packages are wheels for Lambda's machines that pip gets by the lock file's hashes. With ``--installed`` they are
+The packages are wheels for the cloud's machines that pip gets by the lock file's hashes. With ``--installed`` they are
 those of this Python: for tests, and for a function whose Python and platform are this machine's.
 
 The same content is the same archive, byte for byte: entries are sorted, and have one time and one mode.
@@ -23,18 +24,19 @@ import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 from rotation.errors import KeyturnError, UsageError
 from rotation.manifest import Manifest, manifest_path
 
-HANDLER = "rotation.handlers.aws_lambda.handler"
 PACKAGE = Path(__file__).parents[1]
 LOCK = Path("requirements.lock")
+BOOTSTRAP = "bootstrap"  # of a custom runtime, by SCF's name
 
-# What the function imports of keyturn's dependencies; what these need comes along.
-ROOTS = (
+# What every function imports of keyturn's dependencies; what these need comes along.
+_ROOTS = (
     "cronsim",
     "cryptography",
     "javaproperties",
@@ -49,15 +51,16 @@ ROOTS = (
     "stamina",
     "tzdata",
 )
-# boto3 with all that it needs is a part of every Python runtime.
-_PROVIDED = frozenset({"boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3"})
 _LEFT_OUT = ("commands", "local", "report")  # folders of this package
 _NEEDLESS = re.compile(r"(^|/)(__pycache__|tests?)/|\.(pyi|pyx|pxd|c|h)$|(^|/)py\.typed$")
+# Of all that boto3 knows only what the journal's bucket asks for, where boto3 is not there already.
+_OTHER_SERVICES = re.compile(r"^boto3/(data|examples)/|^botocore/data/(?!(s3|sts)/)[^/]+/")
 _OF_METADATA = re.compile(r"/(METADATA|licenses/.*|LICEN[CS]E.*|COPYING.*|NOTICE.*)$")
 
 # The C library of each runtime: Amazon Linux 2 has glibc 2.26, Amazon Linux 2023 has 2.34.
 # https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html
 _GLIBC = {"3.11": 26, "3.12": 34, "3.13": 34}
+_GLIBC_OF_SCF = 17  # "the standard CentOS 7" of SCF's documentation; newer ones run what was built for it
 _MANYLINUX = (34, 31, 28, 27, 26, 24, 17)  # the 2.x for which wheels are built
 _ARCHITECTURES = {"x86_64": "x86_64", "arm64": "aarch64"}
 
@@ -65,6 +68,37 @@ _OLDEST = (1980, 1, 1, 0, 0, 0)  # that a zip can tell
 _PIP_SECONDS = 600
 
 Files = Mapping[str, Path]  # by their names in the archive
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """One cloud's functions. ``provided`` are the packages that its runtime has; ``glibc`` gives, for a version of
+    Python, the 2.x of its machines' C library. ``files`` are put beside the package."""
+
+    make: str
+    roots: tuple[str, ...]
+    provided: frozenset[str]
+    glibc: Mapping[str, int]
+    files: Files
+
+
+PLATFORMS: Mapping[str, Platform] = {
+    "lambda": Platform(
+        make="lambda",
+        roots=_ROOTS,
+        # boto3 with all that it needs is a part of every Python runtime.
+        provided=frozenset({"boto3", "botocore", "jmespath", "python-dateutil", "s3transfer", "six", "urllib3"}),
+        glibc=_GLIBC,
+        files={},
+    ),
+    "scf": Platform(
+        make="scf",
+        roots=(*_ROOTS, "boto3", "pymysql", "tencentcloud-sdk-python-common"),
+        provided=frozenset(),
+        glibc=dict.fromkeys(_GLIBC, _GLIBC_OF_SCF),
+        files={BOOTSTRAP: Path(__file__).with_name("tencent_scf.sh")},
+    ),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,9 +113,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="make lambda", description="Build the archive of the function on AWS Lambda.")
+    parser = argparse.ArgumentParser(description="Build the archive of a function in a cloud.")
+    parser.add_argument("--platform", choices=PLATFORMS, default="lambda", help="whose function (default: lambda)")
     parser.add_argument("--environment", default="staging", help="whose manifest is put in (default: staging)")
-    parser.add_argument("--out", type=Path, default=Path("build/lambda.zip"), metavar="FILE")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: build/PLATFORM.zip")
     parser.add_argument("--python", choices=_GLIBC, default="3.12", help="the runtime's version (default: 3.12)")
     parser.add_argument("--architecture", choices=_ARCHITECTURES, default="x86_64")
     parser.add_argument("--installed", action="store_true", help="take the packages of this Python instead of wheels")
@@ -92,15 +127,17 @@ def build(project: Path, options: argparse.Namespace) -> Iterator[str]:
     """Write the archive, and say what is in it. Raises StaleManifest for a manifest that is older than the stacks."""
     Manifest.load(project, options.environment)
     manifest = manifest_path(project, options.environment)
-    own = {manifest.relative_to(project).as_posix(): manifest, **_package()}
+    platform = PLATFORMS[options.platform]
+    out = options.out or Path("build") / f"{platform.make}.zip"
+    own = {manifest.relative_to(project).as_posix(): manifest, **_package(), **platform.files}
     if options.installed:
         yield f"packages of this Python ({sys.version_info.major}.{sys.version_info.minor}, {sys.platform})"
-        yield from _write(options.out, {**own, **_files_of(_needed(distributions()))})
+        yield from _write(out, {**own, **_files_of(_needed(distributions(), platform))})
         return
     yield f"wheels for Python {options.python} on {options.architecture}"
     with tempfile.TemporaryDirectory(prefix="keyturn-") as folder:
         _install(project, Path(folder), options)
-        yield from _write(options.out, {**own, **_files_of(distributions(path=[folder]))})
+        yield from _write(out, {**own, **_files_of(distributions(path=[folder]))})
 
 
 # What goes in
@@ -116,18 +153,18 @@ def _package() -> Files:
     return found
 
 
-def _needed(installed: Iterable[Distribution]) -> list[Distribution]:
+def _needed(installed: Iterable[Distribution], platform: Platform) -> list[Distribution]:
     """The roots, and all that they need."""
     known = {_canonical(distribution.name): distribution for distribution in installed}
     found: dict[str, Distribution] = {}
-    left = list(ROOTS)
+    left = list(platform.roots)
     while left:
         name = left.pop()
-        if name in found or name in _PROVIDED or name not in known:
+        if name in found or name in platform.provided or name not in known:
             continue
         found[name] = known[name]
         left += _requirements(known[name])
-    if missing := set(ROOTS) - set(found):
+    if missing := set(platform.roots) - set(found):
         raise UsageError(f"these packages are not installed: {', '.join(sorted(missing))}", "Run `make setup`.")
     return list(found.values())
 
@@ -147,7 +184,8 @@ def _files_of(packages: Iterable[Distribution]) -> Files:
         for file in package.files or ():
             name = file.as_posix()
             of_metadata = ".dist-info/" in name
-            if name.startswith("..") or _NEEDLESS.search(name) or (of_metadata and not _OF_METADATA.search(name)):
+            needless = _NEEDLESS.search(name) or _OTHER_SERVICES.search(name)
+            if name.startswith("..") or needless or (of_metadata and not _OF_METADATA.search(name)):
                 continue
             found[name] = Path(str(package.locate_file(file)))
     return found
@@ -161,15 +199,16 @@ def _canonical(name: str) -> str:
 
 
 def _install(project: Path, folder: Path, options: argparse.Namespace) -> None:
-    """Let pip put the locked wheels for Lambda's machines into a folder."""
-    wanted = {_canonical(package.name) for package in _needed(distributions())}
+    """Let pip put the locked wheels for the cloud's machines into a folder."""
+    platform = PLATFORMS[options.platform]
+    wanted = {_canonical(package.name) for package in _needed(distributions(), platform)}
     lock = "".join(_locked((project / LOCK).read_text(encoding="utf-8"), wanted))
     (folder / LOCK).write_text(lock, encoding="utf-8")
-    machine, newest = _ARCHITECTURES[options.architecture], _GLIBC[options.python]
-    platforms = [f"manylinux_2_{minor}_{machine}" for minor in _MANYLINUX if minor <= newest]
+    machine, newest = _ARCHITECTURES[options.architecture], platform.glibc[options.python]
+    tags = [f"manylinux_2_{minor}_{machine}" for minor in _MANYLINUX if minor <= newest]
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--no-compile", "--require-hashes", "--only-binary=:all:", "--python-version", options.python]
-    command += [f"--platform={platform}" for platform in (*platforms, f"manylinux2014_{machine}")]
+    command += [f"--platform={tag}" for tag in (*tags, f"manylinux2014_{machine}")]
     command += ["--target", str(folder), "-r", str(folder / LOCK)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_PIP_SECONDS, check=False)
     (folder / LOCK).unlink()
@@ -204,7 +243,7 @@ def _write(out: Path, files: Files) -> Iterator[str]:
             entry = zipfile.ZipInfo(name, _OLDEST)
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.create_system = 3  # Unix, wherever it is built: modes are read by it
-            entry.external_attr = 0o644 << 16
+            entry.external_attr = (0o755 if name == BOOTSTRAP else 0o644) << 16
             content = path.read_bytes()
             archive.writestr(entry, content)
             unzipped[name.partition("/")[0]] += len(content)

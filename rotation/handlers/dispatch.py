@@ -77,7 +77,7 @@ def _refusal(url: str, status: int) -> KeyturnError | None:
         return None
     what = f"the pipeline at {url} answered {status}"
     if status in (401, 403):
-        return Unauthorized(what, "Check the pipeline's token in Secrets Manager, and what it may do.")
+        return Unauthorized(what, "Check the pipeline's token in its store, and what it may do.")
     if status == 429 or status >= 500:
         return Unavailable(what)
     return KeyturnError(what, "Check the address that the trigger declares, and that the pipeline takes this event.")

@@ -118,7 +118,7 @@ def _hand_over(engine: Engine, dispatch: Dispatch | None, secrets: Sequence[str]
     fresh = [name for name in secrets if (note := handed.get(name)) is None or note.at + AGAIN <= now]
     if dispatch is None or not fresh:
         return []
-    store = load(SecretStore, "aws_secrets_manager")({})
+    store = load(SecretStore, dispatch.store.kind)(dispatch.store.options)
     send(dispatch, engine.manifest.environment, secrets, store.read(dispatch.token))
     for name in secrets:
         engine.journal.note(name, HANDED, 0)

@@ -43,7 +43,12 @@ print(json.dumps({"result": result, "imported": imported, "modules": sorted(sys.
 def _build(function: Function, out: str = "lambda.zip") -> tuple[Path, list[str]]:
     path = function.project / "build" / out
     options = argparse.Namespace(
-        environment=function.environment, out=path, installed=True, python="3.11", architecture="x86_64"
+        platform="lambda",
+        environment=function.environment,
+        out=path,
+        installed=True,
+        python="3.11",
+        architecture="x86_64",
     )
     return path, list(build(function.project, options))
 
