@@ -26,14 +26,14 @@ def documents(statements: Iterable[Statement]) -> list[str]:
     for statement in statements:
         if any(statement in together for together in packed):
             continue
-        if packed and len(_json([*packed[-1], statement])) <= _ROOM:
+        if packed and len(document([*packed[-1], statement])) <= _ROOM:
             packed[-1].append(statement)
         else:
             packed.append([statement])
-    return [_json(together) for together in packed]
+    return [document(together) for together in packed]
 
 
-def _json(statements: Sequence[Statement]) -> str:
+def document(statements: Iterable[Statement]) -> str:
     return json.dumps({"version": "2.0", "statement": list(statements)}, separators=(",", ":"))
 
 

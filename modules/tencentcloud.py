@@ -39,7 +39,7 @@ SOURCE = "tencentcloudstack/tencentcloud"
 VERSION = "1.83.25"
 ENVIRONMENT_TAG = "keyturn:environment"
 
-_SECRET_NAME, _ALIAS = 128, 60  # characters
+_SECRET_NAME, _POLICY_NAME, _ALIAS = 128, 128, 60  # characters
 _YEAR = 365
 _NAMESPACE = "default"
 _HANDLER = "bootstrap.main_handler"  # must be given, and a custom runtime does not look at it
@@ -288,7 +288,6 @@ class TencentCloud(FunctionVendor, ConfigVendor):
         where: Where,
     ) -> tuple[Resource, list[Resource]]:
         """Declare a role with its policies; return it, and what ties them to it."""
-        (document,) = policies.documents(trust)
         role = Resource(
             stack,
             f"{name}-role",
@@ -296,7 +295,7 @@ class TencentCloud(FunctionVendor, ConfigVendor):
             {
                 "name": called,
                 "description": f"keyturn: {self.environment}",
-                "document": document,
+                "document": policies.document(trust),
                 "console_login": False,
                 "tags": self._tags({}),
             },
@@ -317,13 +316,10 @@ class TencentCloud(FunctionVendor, ConfigVendor):
         roles = list(roles)
         for number, document in enumerate(policies.documents(may)):
             suffix = f"-{number}" if number else ""
-            policy = Resource(
-                stack,
-                f"{name}{suffix}",
-                "tencentcloud_cam_policy",
-                {"name": f"keyturn-{self.environment}-{construct_id(name)}{suffix}", "document": document},
-                where=where,
-            )
+            called = f"keyturn-{self.environment}-{construct_id(name)}{suffix}"
+            _fits(called, _POLICY_NAME, f"{where}: the policy {name}")
+            arguments = {"name": called, "document": document}
+            policy = Resource(stack, f"{name}{suffix}", "tencentcloud_cam_policy", arguments, where=where)
             for role, construct in roles:
                 ends = {"role_name": role, "policy_name": policy.get_string_attribute("name")}
                 kind = "tencentcloud_cam_role_policy_attachment_by_name"
@@ -364,13 +360,14 @@ class TencentCloud(FunctionVendor, ConfigVendor):
         remedy = (
             f"Save what {issuer}'s jwks_uri answers in a file, and name it in signing_keys; or set registered=True."
         )
+        file = self.signing_keys.get(issuer)
+        if file is None:
+            raise DeclarationError(f"{where}: there are no signing keys of {issuer}", remedy)
         try:
-            text = self.signing_keys[issuer].read_bytes()
+            text = file.read_bytes()
             keys = json.loads(text)["keys"]
             public = all(key["kty"] != "oct" and "d" not in key for key in keys)
-        except KeyError as error:
-            raise DeclarationError(f"{where}: there are no signing keys of {issuer}", remedy) from error
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, LookupError) as error:
             raise DeclarationError(
                 f"{where}: the signing keys of {issuer} cannot be read: {type(error).__name__}", remedy
             ) from None

@@ -331,6 +331,7 @@ def test_an_issuer_that_is_registered_already_needs_no_keys() -> None:
     [
         (None, "there are no signing keys of"),
         ("{", "cannot be read: JSONDecodeError"),
+        ("{}", "cannot be read: KeyError"),
         ('{"keys": []}', "not public keys alone"),
         ('{"keys": [{"kty": "RSA", "d": "CANARY"}]}', "not public keys alone"),
         ('{"keys": [{"kty": "oct", "k": "CANARY"}]}', "not public keys alone"),
