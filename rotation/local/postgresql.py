@@ -86,7 +86,7 @@ def provision(folder: Path, sample: Sample = Sample()) -> SecretValue:
     The owner role (NOLOGIN) owns the database and its table ``orders``. The administrator may create roles and hand out
     the owner role, but is no superuser and can by itself not read the data.
     """
-    login = _kept_login(folder / f"{sample.administrator}.json", _port(folder), sample.administrator, sample.database)
+    login = kept_login(folder / f"{sample.administrator}.json", _port(folder), sample.administrator, sample.database)
     with _connect(folder) as connection:
         _make_roles(connection, sample, login["password"])
         exists = connection.execute("SELECT FROM pg_database WHERE datname = %s", [sample.database]).fetchone()
@@ -147,12 +147,12 @@ def serve(folder: Path, port: int) -> int:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = folder.resolve()
     data = folder / "data"
-    with _only_one(folder):
-        login = _kept_login(folder / "superuser.json", port, "postgres", "postgres")
-        _await_leftovers(data)
+    with only_one(folder):
+        login = kept_login(folder / "superuser.json", port, "postgres", "postgres")
+        await_leftovers(data)
         if not data.exists():
             _initialise(folder, login["password"])
-        return _until_stopped(
+        return until_stopped(
             _as_server_user(
                 [
                     *(str(_programs() / "postgres"), "-D", str(data)),
@@ -165,23 +165,23 @@ def serve(folder: Path, port: int) -> int:
 
 
 @contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
+def only_one(folder: Path, server: str = "PostgreSQL") -> Iterator[None]:
     with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise LocalError("an embedded PostgreSQL already runs on this folder") from error
+            raise LocalError(f"an embedded {server} already runs on this folder") from error
         yield
 
 
-def _kept_login(path: Path, port: int, username: str, database: str) -> dict[str, Any]:
+def kept_login(path: Path, port: int, username: str, database: str, engine: str = "postgres") -> dict[str, Any]:
     """The login kept in a file, with the port of today; made with a random password where there is none."""
     password = (
         json.loads(path.read_text(encoding="utf-8"))["password"]
         if path.exists()
         else secrets.token_urlsafe(_PASSWORD_BYTES)
     )
-    login = {"engine": "postgres", "host": HOST, "port": port, "username": username}
+    login = {"engine": engine, "host": HOST, "port": port, "username": username}
     login |= {"password": password, "dbname": database}
     write_private(path, json.dumps(login))
     return login
@@ -198,7 +198,7 @@ def write_private(path: Path, text: str) -> None:
     fresh.replace(path)
 
 
-def _await_leftovers(data: Path, seconds: float = 15) -> None:
+def await_leftovers(data: Path, seconds: float = 15) -> None:
     """Wait for the processes of a killed server to end, then drop its pid file.
 
     PostgreSQL itself would refuse to start when that old pid is by now another process of the same user, as happens
@@ -207,7 +207,7 @@ def _await_leftovers(data: Path, seconds: float = 15) -> None:
     deadline = time.monotonic() + seconds
     while any(_works_in(process, data) for process in psutil.process_iter()):
         if time.monotonic() > deadline:
-            raise LocalError("an older embedded PostgreSQL still runs on this folder and does not stop")
+            raise LocalError("an older embedded server still runs on this folder and does not stop")
         time.sleep(0.05)
     (data / "postmaster.pid").unlink(missing_ok=True)
 
@@ -234,7 +234,7 @@ def _initialise(folder: Path, password: str) -> None:
             *("--auth=scram-sha-256", "--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
             *("--no-locale", "--no-instructions"),
         ]
-        subprocess.run(_as_server_user(command, fresh), check=True, env=_environment(), stdout=sys.stderr, cwd="/")
+        subprocess.run(_as_server_user(command, fresh), check=True, env=environment(), stdout=sys.stderr, cwd="/")
     except subprocess.CalledProcessError as error:
         raise LocalError(f"initdb failed with exit code {error.returncode}") from error
     finally:
@@ -242,18 +242,19 @@ def _initialise(folder: Path, password: str) -> None:
     fresh.rename(folder / "data")
 
 
-def _until_stopped(command: Sequence[str]) -> int:
-    server = subprocess.Popen(command, env=_environment(), cwd="/")
+def until_stopped(command: Sequence[str], stop: signal.Signals = signal.SIGINT) -> int:
+    """Run the server to its end; SIGTERM or SIGINT here is ``stop`` there."""
+    server = subprocess.Popen(command, env=environment(), cwd="/")
     try:
         return server.wait()
     except KeyboardInterrupt:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
-        server.send_signal(signal.SIGINT)
+        server.send_signal(stop)
         return server.wait()
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 
