@@ -149,13 +149,14 @@ class Aws(FunctionVendor, ConfigVendor):
         trust = policies.document(
             self._trust(stack, f"oidc-{number}", trusted, where) for number, trusted in enumerate(spec.trusts)
         )
+        does = "turns the secrets" if spec.secrets else "deploys the configuration"
         role = Resource(
             stack,
             "runner",
             "aws_iam_role",
             {
                 "name": f"keyturn-{self.environment}",
-                "description": f"keyturn: turns the secrets of {self.environment}",
+                "description": f"keyturn: {does} of {self.environment}",
                 "assume_role_policy": _json(trust),
                 "tags": self._tags({}),
             },

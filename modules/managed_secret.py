@@ -31,6 +31,7 @@ class ManagedSecret:
             readers=secret.readers,
             tags=secret.tags,
             recovery_days=recovery_days,
+            credential=self.declared.credential,
         )
         vendor.slot(stack, spec, secret.where)
 

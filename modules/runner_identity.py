@@ -1,4 +1,4 @@
-"""RunnerIdentity: who rotates, with the least that this needs, and whom it trusts."""
+"""Who rotates, with the least that this needs, and whom it trusts; and who deploys, where that is another vendor's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from modules.declarations import Estate
 from modules.resource import Stack
-from modules.vendor import OidcTrust, Places, RunnerSpec, Trust, Vendor
+from modules.vendor import ConfigVendor, OidcTrust, Places, RunnerSpec, Trust, Vendor
 from modules.where import here
 from rotation.errors import DeclarationError
 from rotation.manifest import Plugin
@@ -43,6 +43,33 @@ class RunnerIdentity:
             keys=keys,
             store_keys=frozenset(secret.key for secret in estate.secrets if secret.key),
             sealing_keys=frozenset(secret.key for secret in estate.secrets if secret.key and secret.sealed),
+            consumers=tuple(consumer.name for consumer in estate.consumers),
+            places=places,
+            trusts=trusts,
+        )
+        vendor.runner(stack, spec, where)
+
+
+class DeployerIdentity:
+    """The role of ``keyturn rotate`` at the vendor of the configuration, where another one has the secrets.
+
+    It covers just the consumers' configuration objects, the state of the application stack and the journal.
+    """
+
+    def __init__(
+        self, stack: Stack, vendor: ConfigVendor, estate: Estate, *, places: Places, trusts: Sequence[Trust]
+    ) -> None:
+        where = here()
+        for trust in trusts:
+            _check(trust, f"{where}: {stack.name}/runner")
+        spec = RunnerSpec(
+            secrets=(),
+            sealed=(),
+            reads=(),
+            credentials={},
+            keys={},
+            store_keys=frozenset(),
+            sealing_keys=frozenset(),
             consumers=tuple(consumer.name for consumer in estate.consumers),
             places=places,
             trusts=trusts,

@@ -15,7 +15,7 @@ from typing import Any
 
 from modules import vault_policies as policies
 from modules.cdk import TerraformResourceLifecycle
-from modules.resource import Provider, Resource, Stack, construct_id, literal
+from modules.resource import Provider, Resource, Stack, address, construct_id, literal
 from modules.vendor import KeySpec, OidcTrust, RunnerSpec, SlotSpec, Vendor
 from modules.where import Where, here
 from rotation.errors import DeclarationError
@@ -25,6 +25,7 @@ SOURCE = "hashicorp/vault"
 VERSION = "5.13.0"
 _DAY = 24 * 60 * 60  # seconds
 _TOKEN_TTL = 60 * 60  # seconds that a runner's token lives without being renewed
+_NEVER = 10 * 365 * _DAY  # the longest time that rotation/credentials/vault_database_role.py speaks of
 _AUTHORITY_TTL = timedelta(days=3650)
 
 
@@ -44,7 +45,8 @@ class PkiRole:
 @dataclass(frozen=True, slots=True)
 class PostgresConnection:
     """A PostgreSQL server that the database engine logs in to. ``url`` names it with the engine's own templates
-    {{username}} and {{password}}; ``roles`` may use it.
+    {{username}} and {{password}}. ``users`` are those whose passwords the engine keeps, by the names of their static
+    roles.
 
     ``password`` is the name of a Terraform variable that holds the password, for the length of one apply, and is sent
     again whenever ``password_version`` is raised. Without one it is set outside of Terraform.
@@ -54,9 +56,21 @@ class PostgresConnection:
     _: KW_ONLY
     url: str
     username: str
-    roles: tuple[str, ...]
+    users: Mapping[str, str]
     password: str | None = None
     password_version: int = 1
+    where: Where = field(default_factory=here, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AppRole:
+    """What a machine logs in as, with a secret ID that is turned: its tokens have these ``policies``."""
+
+    name: str
+    policies: tuple[str, ...]
+    _: KW_ONLY
+    token_ttl: timedelta = timedelta(hours=1)
+    token_max_ttl: timedelta = timedelta(days=1)
     where: Where = field(default_factory=here, compare=False, repr=False)
 
 
@@ -64,8 +78,8 @@ class PostgresConnection:
 class Vault(Vendor):
     """The part of one server, or of one ``namespace`` of it, that is one environment's: its mounts bear its name.
 
-    ``auth`` is how the rotation logs in, as rotation/vault.py takes it. A PKI engine and a database engine are mounted
-    where something is declared for them.
+    ``auth`` is how the rotation logs in, as rotation/vault.py takes it. A PKI engine, a database engine and AppRoles
+    are mounted where something is declared for them.
     """
 
     environment: str
@@ -75,6 +89,7 @@ class Vault(Vendor):
     namespace: str | None = None
     pki_roles: tuple[PkiRole, ...] = ()
     databases: tuple[PostgresConnection, ...] = ()
+    app_roles: tuple[AppRole, ...] = ()
 
     @property
     def kv(self) -> str:
@@ -91,6 +106,18 @@ class Vault(Vendor):
     @property
     def database(self) -> str:
         return f"keyturn-{self.environment}-database"
+
+    @property
+    def approle(self) -> str:
+        return f"keyturn-{self.environment}-approle"
+
+    def static_roles(self, *roles: str) -> dict[str, Any]:
+        """The options of a `vault_database_role`, but for its database, for one or two of the ``databases``' roles."""
+        return {"mount": self.database, "roles": roles, "ledger": self.kv, **self._connection()}
+
+    def app_role(self, role: str) -> dict[str, Any]:
+        """The options of a `vault_approle_secret_id` for one of the ``app_roles``."""
+        return {"mount": self.approle, "role": role, "ledger": self.kv, **self._connection()}
 
     def issuer(self, role: str) -> dict[str, Any]:
         """The issuer of a `tls_certificate`, for the name of one of the ``pki_roles``."""
@@ -123,6 +150,13 @@ class Vault(Vendor):
             self._mount(stack, self.database, "database", where)
         for connection in self.databases:
             self._connect(stack, connection)
+            for name, user in sorted(connection.users.items()):
+                self._static_role(stack, connection, name, user)
+        if self.app_roles:
+            login = {"type": "approle", "path": self.approle, "description": f"keyturn: {self.environment}"}
+            Resource(stack, self.approle, "vault_auth_backend", login, where=where)
+        for app_role in self.app_roles:
+            self._app_role(stack, app_role)
 
     def key(self, stack: Stack, spec: KeySpec, where: Where) -> str:
         name = self.key_reference(spec.name)
@@ -164,7 +198,10 @@ class Vault(Vendor):
             where=where,
         )
         if spec.readers:
-            self._policy(stack, f"read-{spec.name}", policies.read_secret(self.kv, self.stored_as(spec.name)), where)
+            rules = policies.read_secret(self.kv, self.stored_as(spec.name))
+            if self._has(spec.credential):
+                rules |= policies.follow_value(spec.name, spec.credential.kind, spec.credential.options)
+            self._policy(stack, f"read-{spec.name}", rules, where)
 
     def runner(self, stack: Stack, spec: RunnerSpec, where: Where) -> None:
         rules = policies.keep_token() | policies.turn_secrets(self.kv, spec.secrets)
@@ -174,13 +211,32 @@ class Vault(Vendor):
         if self.pki_roles:
             rules |= policies.issue_certificates(self.pki, [role.name for role in self.pki_roles])
         for name, kind in spec.credentials.items():
-            if kind.options.get("address", self.address) == self.address:
+            if self._has(kind):
+                self._check_declared(stack, name, kind, where)
                 rules |= policies.turn_credential(name, kind.kind, kind.options)
         policy = self._policy(stack, "runner", rules, where)
         for number, trust in enumerate(spec.trusts):
             if not isinstance(trust, OidcTrust):
                 raise DeclarationError(f"{where}: {stack.name}: Vault has no account whose principals could be trusted")
             self._trust(stack, f"ci-{number}", trust, policy, where)
+
+    def _has(self, credential: Plugin) -> bool:
+        """Whether a credential's target is this server, if it is a Vault server's at all."""
+        return bool(credential.options.get("address", self.address) == self.address)
+
+    def _check_declared(self, stack: Stack, name: str, credential: Plugin, where: Where) -> None:
+        """Refuse a secret whose role is to be in a mount of this environment, and is not declared."""
+        options = credential.options
+        known = {
+            ("vault_database_role", self.database): {role for found in self.databases for role in found.users},
+            ("vault_approle_secret_id", self.approle): {role.name for role in self.app_roles},
+        }.get((credential.kind, str(options.get("mount"))))
+        turned = options.get("roles", (options.get("role"),))
+        if known is not None and (missing := [role for role in turned if role not in known]):
+            raise DeclarationError(
+                f"{where}: {stack.name}: the secret {name} turns the role {missing[0]}, which is not declared",
+                "Declare it for the environment's Vault: in the users of one of its databases, or in its app_roles.",
+            )
 
     def _connection(self) -> dict[str, Any]:
         options = {"address": self.address, "namespace": self.namespace, "auth": dict(self.auth) or None}
@@ -267,10 +323,49 @@ class Vault(Vendor):
             {
                 "backend": _mounted(self.database),
                 "name": connection.name,
-                "allowed_roles": list(connection.roles),
+                "allowed_roles": sorted(connection.users),
                 "postgresql": server,
             },
             where=connection.where,
+        )
+
+    def _static_role(self, stack: Stack, connection: PostgresConnection, name: str, user: str) -> None:
+        server = address("vault_database_secret_backend_connection", f"database-{connection.name}")
+        Resource(
+            stack,
+            f"static-role-{name}",
+            "vault_database_secret_backend_static_role",
+            {
+                "backend": _mounted(self.database),
+                "name": name,
+                "db_name": f"${{{server}.name}}",
+                "username": user,
+                # The rotation says when: Vault's own would leave consumers with a dead password.
+                "rotation_period": _NEVER,
+                # An existing user's consumers go on with its password until the first rotation. Only Vault Enterprise
+                # can, and only there does the provider ask for it; other servers rotate when the role is made.
+                "skip_import_rotation": True,
+            },
+            where=connection.where,
+        )
+
+    def _app_role(self, stack: Stack, role: AppRole) -> None:
+        Resource(
+            stack,
+            f"app-role-{role.name}",
+            "vault_approle_auth_backend_role",
+            {
+                "backend": f"${{{address('vault_auth_backend', self.approle)}.path}}",
+                "role_name": role.name,
+                "bind_secret_id": True,
+                # Secret IDs end when they are turned: those that end by themselves, or by use, cannot be.
+                "secret_id_num_uses": 0,
+                "secret_id_ttl": 0,
+                "token_policies": list(role.policies),
+                "token_ttl": _seconds(role.token_ttl),
+                "token_max_ttl": _seconds(role.token_max_ttl),
+            },
+            where=role.where,
         )
 
 

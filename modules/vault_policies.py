@@ -143,6 +143,15 @@ def turn_credential(secret: str, kind: str, options: Mapping[str, Any]) -> Rules
     return {}
 
 
+def follow_value(secret: str, kind: str, options: Mapping[str, Any]) -> Rules:
+    """What a secret's readers need of the server beside its value: to read what it refers to."""
+    if kind != "vault_database_role":
+        return {}
+    mount = _exact(secret, str(options.get("mount", "database")))
+    roles = [_exact(secret, str(role)) for role in options.get("roles", ())]
+    return {f"{mount}/static-creds/{role}": _may("read") for role in roles}
+
+
 def _exact(secret: str, name: str) -> str:
     if "*" in name or "+" in name:
         raise DeclarationError(f"an option of the secret {secret} is {name!r}, which a policy takes for many names")

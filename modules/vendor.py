@@ -27,7 +27,8 @@ class KeySpec:
 @dataclass(frozen=True, slots=True)
 class SlotSpec:
     """A secret's slot, without a version. ``key`` is the name of the key that encrypts it in the store, None for the
-    store's own; ``recovery_days`` is how long a deleted secret can be brought back, 0 for not at all."""
+    store's own; ``recovery_days`` is how long a deleted secret can be brought back, 0 for not at all; ``credential`` is
+    the kind of its values, by which readers may need more than the value."""
 
     name: str
     description: str
@@ -35,6 +36,7 @@ class SlotSpec:
     readers: tuple[str, ...]
     tags: Mapping[str, str]
     recovery_days: int
+    credential: Plugin
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,10 @@ class ConfigVendor(ABC):
     @abstractmethod
     def config_kind(self) -> str:
         """The Terraform type of a configuration object."""
+
+    @abstractmethod
+    def runner(self, stack: Stack, spec: RunnerSpec, where: Where) -> None:
+        """Declare the identity that rotates. Where another vendor has the secrets, ``spec`` has none of them."""
 
     @abstractmethod
     def config_object(self, stack: Stack, name: str, place: str, key: str, content: str, where: Where) -> Resource:

@@ -25,7 +25,7 @@ class Application(Stack):
         super().__init__(app, environment.stack(PART))
         environment.configuration.provide(self)
         keep_state(self, environment.state)
-        if environment.configured_by is not None:
+        if environment.configured_by is not None and "foundation" in environment.provisioned:
             environment.configuration.config_place(self, environment.config, here())
         pinned = pins.load(files.find(pins_path(environment)))
         self.consumers: dict[str, Consumer] = {}

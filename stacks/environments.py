@@ -55,7 +55,8 @@ class S3State:
 @dataclass(frozen=True, slots=True)
 class Environment:
     """One environment. ``order`` ranks it: lower ones go first. ``vendor`` has its secrets and keys, and its
-    configuration objects too, unless they are ``configured_by`` another one, which then has the application stack.
+    configuration objects too, unless they are ``configured_by`` another one, which then has the application stack, and
+    a role for whoever deploys it: ``config_trusts`` are whom it trusts, as ``trusts`` are whom the runner's trusts.
     ``provisioned`` are the parts that something else than Terraform puts in place. ``applications`` are the addresses
     of the consumers' rings, and ``https`` those (host:port) where they serve a certificate that is rotated here;
     ``recovery_days`` and ``deletion_days`` are how long deleted secrets and keys can be brought back. ``rehearsal``
@@ -79,6 +80,7 @@ class Environment:
     trigger: Trigger | None = None
     journal: tuple[str, str] | None = None
     configured_by: ConfigVendor | None = None
+    config_trusts: tuple[Trust, ...] = ()
     provisioned: frozenset[str] = frozenset()
     https: Mapping[Ring, str] = field(default_factory=dict)
     database: Database = "postgresql"

@@ -7,7 +7,7 @@ from modules.declarations import Estate
 from modules.encryption_key import EncryptionKey
 from modules.resource import Stack
 from modules.rotation_trigger import RotationTrigger
-from modules.runner_identity import RunnerIdentity
+from modules.runner_identity import DeployerIdentity, RunnerIdentity
 from modules.vendor import Places
 from modules.where import here
 from rotation.manifest import Key
@@ -36,22 +36,22 @@ class Foundation(Stack):
             for key in estate.keys
         }
         self.keys: dict[str, Key] = {name: key.declared for name, key in keys.items()}
-        if environment.configured_by is None:
-            environment.configuration.config_place(self, environment.config, here())
-        application = environment.stack("application")
-        state = environment.state
+        places = _places(environment)
         RunnerIdentity(
             self,
             environment.vendor,
             estate,
             keys={name: key.address for name, key in keys.items()},
-            places=Places(
-                environment.config,
-                (state.bucket, state.key(application)) if isinstance(state, S3State) else None,
-                environment.journal,
-            ),
+            places=places,
             trusts=environment.trusts,
         )
+        if environment.configured_by is None:
+            environment.configuration.config_place(self, environment.config, here())
+        elif PART not in environment.provisioned:  # else the application stack is all that Terraform has
+            environment.configured_by.provide(self)
+            environment.configured_by.config_place(self, environment.config, here())
+            trusts = environment.config_trusts
+            DeployerIdentity(self, environment.configured_by, estate, places=places, trusts=trusts)
         if environment.trigger is not None:
             RotationTrigger(
                 self,
@@ -62,6 +62,12 @@ class Foundation(Stack):
                 keys={name: key.address for name, key in keys.items()},
                 journal=environment.journal,
             )
+
+
+def _places(environment: Environment) -> Places:
+    state, application = environment.state, environment.stack("application")
+    kept = (state.bucket, state.key(application)) if isinstance(state, S3State) else None
+    return Places(environment.config, kept, environment.journal)
 
 
 def _readers(estate: Estate, key: str) -> tuple[str, ...]:

@@ -15,15 +15,22 @@ import requests
 from hvac.exceptions import VaultError
 
 from rotation.errors import LocalError
+from rotation.secret_value import SecretValue
 
 Arguments = Mapping[str, Any]
-_MOUNTED = re.compile(r"\$\{vault_mount\.([\w-]+)\.path\}")
+Declared = Mapping[str, Mapping[str, Arguments]]  # resources by kind and name
+_REFERENCE = re.compile(r"\$\{(vault_\w+)\.([\w-]+)\.(\w+)\}")
+_VARIABLE = re.compile(r"\$\{var\.(\w+)\}")
 
 
-def provision(client: hvac.Client, stacks: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+def provision(
+    client: hvac.Client, stacks: Iterable[Mapping[str, Any]], variables: Mapping[str, SecretValue] | None = None
+) -> tuple[str, ...]:
     """Make or correct what these stacks declare; return the names of their policies. Nothing is ever removed.
+    ``variables`` are the values of Terraform's, by name.
 
-    Raises :class:`LocalError` for a kind of resource that is not known here, and for what the server refuses.
+    Raises :class:`LocalError` for a kind of resource that is not known here, for a variable without a value, and for
+    what the server refuses.
     """
     found: dict[str, dict[str, Arguments]] = {}
     for stack in stacks:
@@ -34,29 +41,42 @@ def provision(client: hvac.Client, stacks: Iterable[Mapping[str, Any]]) -> tuple
             f"the embedded OpenBao cannot be given {', '.join(unknown)}",
             "Declare it for another environment, or add it to rotation/local/vault_declared.py.",
         )
-    mounts = {name: resource["path"] for name, resource in found.get("vault_mount", {}).items()}
+    todo = [(put, _resolved(r, found, variables or {})) for kind, put in _KINDS.items() for r in _all(found, kind)]
     try:
-        for kind, put in _KINDS.items():
-            for resource in found.get(kind, {}).values():
-                put(client, _resolved(resource, mounts))
+        for put, resource in todo:
+            put(client, resource)
     except (VaultError, requests.RequestException) as error:
-        raise LocalError(f"the embedded OpenBao refused what is declared: {error}") from error
-    return tuple(policy["name"] for policy in found.get("vault_policy", {}).values())
+        what = f"the embedded OpenBao refused what is declared: {error}"
+    else:
+        return tuple(policy["name"] for policy in _all(found, "vault_policy"))
+    raise LocalError(what)  # out here, so that an error that knows the request is not its context
 
 
-def _resolved(resource: Arguments, mounts: Mapping[str, str]) -> dict[str, Any]:
-    """The arguments with the paths of mounts, and without the CDK's and Terraform's own."""
-    return {
-        name: _text(value, mounts) if isinstance(value, str) else value
-        for name, value in resource.items()
-        if name not in {"//", "lifecycle"}
-    }
+def _all(found: Declared, kind: str) -> Iterable[Arguments]:
+    return found.get(kind, {}).values()
 
 
-def _text(value: str, mounts: Mapping[str, str]) -> str:
-    """What Terraform makes of a text: a reference to a mount, or the text with its doubled openings single."""
-    if reference := _MOUNTED.fullmatch(value):
-        return mounts[reference[1]]
+def _resolved(resource: Arguments, found: Declared, variables: Mapping[str, SecretValue]) -> dict[str, Any]:
+    """The arguments with what they refer to, and without the CDK's and Terraform's own."""
+
+    def value_of(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: value_of(inner) for name, inner in value.items()}
+        return _text(value, found, variables) if isinstance(value, str) else value
+
+    return {name: value_of(value) for name, value in resource.items() if name not in {"//", "lifecycle"}}
+
+
+def _text(value: str, found: Declared, variables: Mapping[str, SecretValue]) -> str:
+    """What Terraform makes of a text: an attribute of another resource, a variable's value, or the text with its
+    doubled openings single."""
+    if reference := _REFERENCE.fullmatch(value):
+        kind, name, attribute = reference.groups()
+        return str(found[kind][name][attribute])
+    if variable := _VARIABLE.fullmatch(value):
+        if variable[1] not in variables:
+            raise LocalError(f"the variable {variable[1]} has no value here", "Declare it for another environment.")
+        return variables[variable[1]].reveal()
     return value.replace("$${", "${").replace("%%{", "%{")
 
 
@@ -94,8 +114,43 @@ def _endpoint(client: hvac.Client, endpoint: Arguments) -> None:
 
 
 def _pki_role(client: hvac.Client, role: Arguments) -> None:
-    options = {name: value for name, value in role.items() if name not in {"backend", "name"}}
-    client.secrets.pki.create_or_update_role(role["name"], options, mount_point=role["backend"])
+    name, options = _split_off(role, "name")
+    client.secrets.pki.create_or_update_role(name, options, mount_point=role["backend"])
+
+
+def _connection(client: hvac.Client, connection: Arguments) -> None:
+    server = connection["postgresql"]
+    client.secrets.database.configure(
+        connection["name"],
+        "postgresql-database-plugin",
+        allowed_roles=connection["allowed_roles"],
+        mount_point=connection["backend"],
+        connection_url=server["connection_url"],
+        username=server["username"],
+        password=server.get("password_wo"),
+    )
+
+
+def _static_role(client: hvac.Client, role: Arguments) -> None:
+    """A server without `skip_import_rotation` rotates a role that it makes; one that is there is not rotated."""
+    path, options = _split_off(role, "name")
+    client.write_data(f"{role['backend']}/static-roles/{path}", data=options)
+
+
+def _login(client: hvac.Client, backend: Arguments) -> None:
+    if f"{backend['path']}/" not in client.sys.list_auth_methods()["data"]:
+        client.sys.enable_auth_method(backend["type"], backend.get("description"), path=backend["path"])
+
+
+def _app_role(client: hvac.Client, role: Arguments) -> None:
+    path, options = _split_off(role, "role_name")
+    client.write_data(f"auth/{role['backend']}/role/{path}", data=options)
+
+
+def _split_off(resource: Arguments, name: str) -> tuple[str, dict[str, Any]]:
+    """The last part of a resource's path, and what is written there."""
+    options = {option: value for option, value in resource.items() if option not in {"backend", name}}
+    return resource[name], options
 
 
 # By the kind of resource, each after those that it needs.
@@ -105,4 +160,8 @@ _KINDS: Mapping[str, Callable[[hvac.Client, Arguments], None]] = {
     "vault_transit_secret_backend_key": _key,
     "vault_pki_secret_backend_role": _pki_role,
     "vault_generic_endpoint": _endpoint,
+    "vault_database_secret_backend_connection": _connection,
+    "vault_database_secret_backend_static_role": _static_role,
+    "vault_auth_backend": _login,
+    "vault_approle_auth_backend_role": _app_role,
 }

@@ -18,7 +18,7 @@ from modules.resource import Resource, Stack
 from modules.rotation_trigger import RotationTrigger, Trigger
 from modules.runner_identity import RunnerIdentity
 from modules.secretless import refusals
-from modules.vault import PkiRole, PostgresConnection, Vault
+from modules.vault import AppRole, PkiRole, PostgresConnection, Vault
 from modules.vendor import AccountTrust, KeySpec, OidcTrust, Places, Trust
 from modules.where import here
 from rotation.errors import DeclarationError
@@ -192,7 +192,7 @@ def test_a_database_s_password_is_written_and_never_kept() -> None:
         "orders",
         url="postgresql://{{username}}:{{password}}@db.example.com/orders",
         username="vault",
-        roles=("orders-app",),
+        users={"orders-app": "orders_app"},
         password="orders_db_password",
         password_version=3,
     )
@@ -226,6 +226,90 @@ def test_the_runner_may_turn_what_the_declared_kinds_turn_on_this_server_and_not
     assert rules["auth/approle/role/billing/custom-secret-id"] == ["create", "update"]
     assert rules[f"{MOUNT}/data/_keyturn/approle/billing/orders/vault"] == ["create", "read", "update"]
     assert not any("role/other" in path for path in rules)
+
+
+ORDERS = PostgresConnection(
+    "orders",
+    url="postgresql://{{username}}:{{password}}@db.example.com/orders",
+    username="vault",
+    users={"orders-a": "orders_app_a", "orders-b": "orders_app_b"},
+)
+BILLING = AppRole("billing", ("billing-reads",), token_ttl=timedelta(minutes=20))
+
+
+def test_a_static_role_is_made_after_its_connection_and_is_rotated_by_nobody_but_keyturn() -> None:
+    stack = _foundation(vault(databases=(ORDERS,)))
+
+    content = synthesized(stack)
+    connection = only(stack, "vault_database_secret_backend_connection")
+    assert connection["allowed_roles"] == ["orders-a", "orders-b"]
+    role = content["resource"]["vault_database_secret_backend_static_role"]["static-role-orders-a"]
+    assert {name: value for name, value in role.items() if name != "//"} == {
+        "backend": f"${{vault_mount.{MOUNT}-database.path}}",
+        "name": "orders-a",
+        "db_name": "${vault_database_secret_backend_connection.database-orders.name}",
+        "username": "orders_app_a",
+        "rotation_period": 10 * 365 * 24 * 60 * 60,
+        "skip_import_rotation": True,
+    }
+    assert list(refusals(content)) == []
+
+
+def test_an_app_role_s_secret_ids_end_only_when_they_are_turned() -> None:
+    stack = _foundation(vault(app_roles=(BILLING,)))
+
+    assert only(stack, "vault_auth_backend")["path"] == f"{MOUNT}-approle"
+    role = only(stack, "vault_approle_auth_backend_role")
+    assert {name: value for name, value in role.items() if name != "//"} == {
+        "backend": f"${{vault_auth_backend.{MOUNT}-approle.path}}",
+        "role_name": "billing",
+        "bind_secret_id": True,
+        "secret_id_num_uses": 0,
+        "secret_id_ttl": 0,
+        "token_policies": ["billing-reads"],
+        "token_ttl": 20 * 60,
+        "token_max_ttl": 24 * 60 * 60,
+    }
+
+
+def test_the_options_of_a_secret_lead_to_the_roles_that_are_declared() -> None:
+    vendor = vault(databases=(ORDERS,), app_roles=(BILLING,))
+    place = {"host": "db.example.com", "dbname": "orders"}
+    kinds = {
+        "orders/db": Credential("vault_database_role", vendor.static_roles("orders-a", "orders-b") | place),
+        "billing/vault": Credential("vault_approle_secret_id", vendor.app_role("billing")),
+    }
+    secrets = tuple(Secret(n, k, strategy=Strategy.OVERLAPPING, readers=("app",)) for n, k in kinds.items())
+    stack = _stack(vendor)
+    RunnerIdentity(stack, vendor, Estate(secrets=secrets), keys={}, places=Places("config"), trusts=())
+    for secret in secrets:
+        ManagedSecret(stack, vendor, secret, pace=PACE, recovery_days=7)
+
+    rules = _rules(stack, "policy-runner")
+    assert rules[f"{MOUNT}-database/rotate-role/orders-a"] == ["create", "update"]
+    assert rules[f"{MOUNT}/data/_keyturn/{MOUNT}-database/orders-b"] == ["create", "read", "update"]
+    assert rules[f"auth/{MOUNT}-approle/role/billing/custom-secret-id"] == ["create", "update"]
+    assert not any("/config" in path or path.startswith("sys/") for path in rules)
+    read = _rules(stack, "policy-read-orders--db")
+    assert [path for path in read if "static-creds" in path] == [
+        f"{MOUNT}-database/static-creds/{role}" for role in ("orders-a", "orders-b")
+    ]
+    assert not any("static-creds" in path or "auth/" in path for path in _rules(stack, "policy-read-billing--vault"))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Credential("vault_database_role", vault().static_roles("orders-a", "orders-c")),
+        Credential("vault_approle_secret_id", vault().app_role("orders-c")),
+    ],
+    ids=lambda kind: kind.kind,
+)
+def test_a_role_that_is_not_declared_is_found_out_at_synth(kind: Credential) -> None:
+    vendor = vault(databases=(ORDERS,), app_roles=(BILLING,))
+    estate = Estate(secrets=(Secret("orders/it", kind, strategy=Strategy.OVERLAPPING),))
+    with pytest.raises(DeclarationError, match=r"the secret orders/it turns the role orders-c, which is not declared"):
+        RunnerIdentity(_stack(vendor), vendor, estate, keys={}, places=Places("config"), trusts=())
 
 
 def test_a_name_that_a_policy_would_take_for_many_is_refused() -> None:

@@ -13,13 +13,16 @@ import pytest
 import yaml
 
 from main import PROJECT, build_app
+from modules.aws import Aws
+from modules.runner_identity import github_actions
+from modules.vault import Vault
 from rotation import pins
 from rotation.errors import DeclarationError, LocalError
 from rotation.local.tencent_declared import provision
 from rotation.manifest import FOLDER, Manifest
 from rotation.model import Reference, Ring
 from rotation.tencentcloud import Cloud, Manner
-from stacks.environments import Environment, local_vault
+from stacks.environments import Environment, environments, local_vault
 from tests.fixtures.aws import AwsApi, running_aws_api
 from tests.fixtures.tencent import TencentCloud
 from tests.stacks.terraform import terraform
@@ -121,6 +124,39 @@ def test_an_environment_on_vault_must_say_who_holds_its_configuration(project: P
 
     with pytest.raises(DeclarationError, match="Vault holds no configuration objects"):
         build_app(project, environments=forgetful)
+
+
+def test_a_real_environment_on_vault_deploys_its_configuration_to_aws_as_a_role_of_its_own(project: Path) -> None:
+    """Its secrets are Vault's: nobody gets rights on any at AWS."""
+    github = github_actions("example/orders", "on-vault")
+
+    def on_vault(folder: Path) -> tuple[Environment, ...]:
+        return (
+            replace(
+                environments(folder)[-1],
+                name="on-vault",
+                vendor=Vault("on-vault", "https://vault.example.com"),
+                configured_by=Aws("on-vault", "eu-central-1", "444455556666", version="6.69.1"),
+                trusts=(replace(github, audience="https://vault.example.com"),),
+                config_trusts=(github,),
+                config="on-vault-config",
+                rehearsal=None,
+            ),
+        )
+
+    build_app(project, environments=on_vault).synth()
+
+    foundation, application = (_stack(project, f"{part}-on-vault") for part in ("foundation", "application"))
+    assert foundation["terraform"]["required_providers"].keys() == {"aws", "vault"}
+    assert foundation["resource"]["aws_s3_bucket"]["config"]["bucket"] == "on-vault-config"
+    role = foundation["resource"]["aws_iam_role"]["runner"]
+    assert "sts.amazonaws.com" in role["assume_role_policy"]
+    assert "vault.example.com" not in role["assume_role_policy"]
+    policy = json.loads(foundation["resource"]["aws_iam_role_policy"]["runner-may"]["policy"])
+    listed = [s["Action"] if isinstance(s["Action"], list) else [s["Action"]] for s in policy["Statement"]]
+    assert {action.partition(":")[0] for actions in listed for action in actions} == {"s3"}
+    assert {s["Sid"] for s in policy["Statement"]} >= {"PutConfiguration", "KeepState", "KeepJournal"}
+    assert "resource" not in application, "whoever deploys it has no rights on the bucket itself, or on the role"
 
 
 def test_a_whole_synth_removes_the_manifests_of_environments_that_are_gone(project: Path) -> None:

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import hvac
 import hvac.exceptions
 import pytest
 
+from modules.declarations import Credential, Estate, Secret
+from modules.runner_identity import RunnerIdentity
+from modules.vault import AppRole, PostgresConnection, Vault
+from modules.vendor import Places
+from modules.where import here
+from rotation.credentials.vault_approle_secret_id import VaultApproleSecretId
+from rotation.credentials.vault_database_role import VaultDatabaseRole
 from rotation.errors import LocalError
 from rotation.local.vault_declared import provision
+from rotation.model import Acceptance, Strategy
+from rotation.model import Credential as CredentialValue
+from rotation.secret_value import SecretValue
+from tests.contracts.credential_kind import installed
 from tests.fixtures.openbao import OpenBao
+from tests.fixtures.postgresql import Database
+from tests.modules.conftest import bare_stack, synthesized
 
 POLICY = '{"path":{"declared-kv/data/a":{"capabilities":["read"]}}}'
 STACK = {
@@ -85,3 +104,95 @@ def test_what_the_server_refuses_is_said(openbao: OpenBao) -> None:
     stack = {"resource": {"vault_mount": {"a": {"path": "declared-what", "type": "no-such-engine"}}}}
     with pytest.raises(LocalError, match="refused what is declared"):
         provision(openbao.client(), [stack])
+
+
+def test_a_variable_without_a_value_is_refused_before_anything_is_made(openbao: OpenBao) -> None:
+    server = {"connection_url": "postgresql://x", "username": "x", "password_wo": "${var.password}"}
+    connection = {"name": "a", "backend": "never", "allowed_roles": [], "postgresql": server}
+    mount = {"path": "never", "type": "kv"}
+    stack = {"resource": {"vault_mount": {"a": mount}, "vault_database_secret_backend_connection": {"a": connection}}}
+    with pytest.raises(LocalError, match="the variable password has no value"):
+        provision(openbao.client(), [stack])
+    assert "never/" not in openbao.client().sys.list_mounted_secrets_engines()["data"]
+
+
+def _unread(name: str) -> SecretValue:
+    raise AssertionError(f"{name} was read")
+
+
+@pytest.fixture
+def declared(openbao: OpenBao, orders_database: Database) -> Iterator[tuple[Vault, dict[str, Any], dict[str, Any]]]:
+    """An environment on the server with two users' static roles and an AppRole, its stack, and the database's place;
+    what it declares is taken away at the end."""
+    name, host, port = orders_database.name, orders_database.server.host, orders_database.server.port
+    administrator = json.loads(orders_database.administrator.reveal())["username"]
+    for user in (f"{name}_a", f"{name}_b"):
+        orders_database.run(f"CREATE ROLE {user} LOGIN PASSWORD 'old-password'")
+        orders_database.run(f"GRANT {orders_database.owner} TO {user}")
+        orders_database.run(f"GRANT {user} TO {administrator} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE")
+    connection = PostgresConnection(
+        "orders",
+        url=f"postgresql://{{{{username}}}}:{{{{password}}}}@{host}:{port}/{name}",
+        username=administrator,
+        users={"a": f"{name}_a", "b": f"{name}_b"},
+        password="orders_password",
+    )
+    vault = Vault("roles", openbao.address, databases=(connection,), app_roles=(AppRole("billing", ("default",)),))
+    place = {"host": host, "port": port, "dbname": name}
+    kinds = {
+        "orders/db": Credential("vault_database_role", vault.static_roles("a", "b") | place),
+        "billing/vault": Credential("vault_approle_secret_id", vault.app_role("billing")),
+    }
+    secrets = tuple(Secret(secret, kind, strategy=Strategy.OVERLAPPING) for secret, kind in kinds.items())
+    stack = bare_stack()
+    vault.provide(stack)
+    vault.prepare(stack, here())
+    RunnerIdentity(stack, vault, Estate(secrets=secrets), keys={}, places=Places("config"), trusts=())
+    with ExitStack() as cleanup:
+        root = openbao.client()
+        cleanup.callback(root.sys.disable_auth_method, vault.approle)
+        for mount in (vault.kv, vault.transit, vault.database):
+            cleanup.callback(root.sys.disable_secrets_engine, mount)
+        yield vault, synthesized(stack), place
+
+
+def test_static_roles_and_app_roles_that_are_declared_can_be_turned_with_the_declared_rights(
+    openbao: OpenBao,
+    orders_database: Database,
+    declared: tuple[Vault, dict[str, Any], dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    vault, stack, place = declared
+    password = json.loads(orders_database.administrator.reveal())["password"]
+    for _ in range(2):
+        assert provision(openbao.client(), [stack], {"orders_password": SecretValue(password)}) == (
+            "keyturn-roles-runner",
+        )
+    made = openbao.client().auth.token.create(policies=["keyturn-roles-runner"], no_default_policy=True, ttl="1h")
+    monkeypatch.setenv("VAULT_TOKEN", made["auth"]["client_token"])
+    monkeypatch.delenv("VAULT_NAMESPACE", raising=False)
+
+    logins = VaultDatabaseRole(vault.static_roles("a", "b") | place, Strategy.ALTERNATING, _unread)
+    first = installed(logins, 1)
+    second = installed(logins, 2, first)
+    assert (logins.check(first), logins.check(second)) == (Acceptance.ACCEPTED, Acceptance.ACCEPTED)
+    logins.revoke(first, second)
+    assert (logins.check(first), logins.check(second)) == (Acceptance.DENIED, Acceptance.ACCEPTED)
+
+    machines = VaultApproleSecretId(vault.app_role("billing"), Strategy.OVERLAPPING, _unread)
+    login = CredentialValue("billing/vault", 1, machines.issue(None))
+    machines.install(login, None)
+    assert machines.check(login) is Acceptance.ACCEPTED
+
+
+def test_putting_declared_roles_in_place_again_rotates_nothing(
+    openbao: OpenBao, orders_database: Database, declared: tuple[Vault, dict[str, Any], dict[str, Any]]
+) -> None:
+    vault, stack, _ = declared
+    password = SecretValue(json.loads(orders_database.administrator.reveal())["password"])
+    seen = []
+    for _ in range(2):
+        provision(openbao.client(), [stack], {"orders_password": password})
+        seen.append(openbao.client().secrets.database.get_static_credentials("a", mount_point=vault.database)["data"])
+    assert seen[0]["password"] == seen[1]["password"]
+    assert seen[0]["rotation_period"] == 10 * 365 * 24 * 60 * 60
