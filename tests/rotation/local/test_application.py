@@ -25,16 +25,15 @@ from rotation.keys.aws_kms import AwsKms
 from rotation.local import application_database
 from rotation.local.application import parse
 from rotation.local.load import within
-from rotation.local.tls_clients import clients, shake_hands
+from rotation.local.tls_clients import clients
 from rotation.model import Credential, Health, Ring
 from rotation.sealing import seal
 from rotation.secret_value import SecretValue
 from rotation.signals.http_health import HttpHealth
 from rotation.signals.log_file import LogFile
-from rotation.tls.handshake import client_context
 from tests.fixtures.aws import AwsApi
 from tests.fixtures.postgresql import Database, free_port
-from tests.fixtures.tls import Shelf, material
+from tests.fixtures.tls import AUTHORITY, Shelf, material
 
 _numbers = count(1)
 
@@ -314,7 +313,7 @@ def test_certificates_are_switched_under_clients_without_a_failed_handshake_and_
     world.values += [*json.loads(values[0].reveal())["private_key"].splitlines()[1:-1], "not-a-certificate"]
     world.configure({"orders/tls": places[0]})
     world.until(uses("orders/tls", 1))
-    authorities = shelf.local_ca().public_part(_credential(values[0]))["ca"]
+    authorities = material(_credential(shelf[AUTHORITY])).ca
     with clients({Ring.CANARY: world.https_port}, authorities, "orders.test") as seen:
         assert within(lambda: len(seen[Ring.CANARY].serials) > 10)
         world.configure({"orders/tls": places[1]})
@@ -331,9 +330,11 @@ def _credential(value: SecretValue) -> Credential:
     return Credential("orders/tls", 1, value)
 
 
-def test_before_it_has_a_certificate_it_hangs_up(world: World) -> None:
-    with pytest.raises(OSError, match=r"EOF|reset"):
-        shake_hands(world.https_port, client_context(None), "orders.test")
+def test_before_it_has_a_certificate_it_hangs_up_and_every_client_counts_that(world: World, shelf: Shelf) -> None:
+    authorities = material(_credential(shelf[AUTHORITY])).ca
+    with clients({Ring.CANARY: world.https_port}, authorities, "orders.test") as seen:
+        assert within(lambda: len(seen[Ring.CANARY].failures) > 5)
+    assert seen[Ring.CANARY].serials == []
     assert world.health()["status"] == "starting"
 
 
