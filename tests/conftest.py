@@ -3,6 +3,7 @@
 pytest_plugins = [
     "tests.fixtures.aws",
     "tests.fixtures.postgresql",
+    "tests.fixtures.mariadb",
     "tests.fixtures.openbao",
     "tests.fixtures.tencent",
     "tests.fixtures.tls",
