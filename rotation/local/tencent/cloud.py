@@ -57,7 +57,7 @@ class Cloud:
         self.names: set[str] = set()  # host:port under which clients reach it
         self._buckets: dict[tuple[str, str], Bucket] = {}
         self._services = [service(self) for service in found()]
-        self._actions = {
+        self.actions = {  # by service, version and name
             (service.SERVICE, service.VERSION, action.name): (service, action)
             for service in self._services
             for action in service.actions()
@@ -98,9 +98,9 @@ class Cloud:
     def _action(self, request: Request) -> tuple[Service, Action]:
         """Raises :class:`ApiError` unless the signed service has the action in that version."""
         name, version = request.header("X-TC-Action"), request.header("X-TC-Version")
-        if found := self._actions.get((request.service, version, name)):
+        if found := self.actions.get((request.service, version, name)):
             return found
-        versions = {of for service, of, _ in self._actions if service == request.service}
+        versions = {of for service, of, _ in self.actions if service == request.service}
         if not versions:
             raise ApiError("NoSuchProduct", f"The product `{request.service}` does not exist.")
         if version not in versions:

@@ -97,6 +97,10 @@ class Records:
             rows = self._database.execute('SELECT "key", body FROM records WHERE "table" = ? ORDER BY rowid', (table,))
             return dict(rows.fetchall())
 
+    def names(self, table: str) -> list[str]:
+        with self._lock:
+            return [key for (key,) in self._database.execute('SELECT "key" FROM records WHERE "table" = ?', (table,))]
+
     def write(self, table: str, key: str, body: str | None) -> None:
         """Put a record in its place; None removes it. By itself it is a transaction of its own."""
         with self.transaction():
@@ -111,12 +115,6 @@ class Records:
                 'INSERT INTO records VALUES (?, ?, ?) ON CONFLICT ("table", "key") DO UPDATE SET body = excluded.body',
                 (table, key, body),
             )
-
-    def forget(self) -> None:
-        """Remove all records of all tables."""
-        with self._lock:
-            self._database.execute("DELETE FROM records")
-            self._history.clear()
 
 
 class Table(Generic[RecordOf]):
@@ -136,6 +134,9 @@ class Table(Generic[RecordOf]):
 
     def remove(self, key: str) -> None:
         self._records.write(self._name, key, None)
+
+    def names(self) -> list[str]:
+        return self._records.names(self._name)
 
     def all(self) -> dict[str, RecordOf]:
         bodies = self._records.read_all(self._name)

@@ -86,6 +86,12 @@ class Service:
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
+        self._second = 0
+
+    def new_second(self) -> bool:
+        """Whether a second has begun since it was last asked: for what is due by the second, and slow to look for."""
+        before, self._second = self._second, int(self.cloud.clock.now())
+        return self._second != before
 
     def tick(self) -> None:
         """Do what is due by now. It is called before each call, when the clock was moved, and now and then."""

@@ -123,6 +123,8 @@ class Ssm(Service):
 
     def tick(self) -> None:
         """Remove the secrets whose recovery window has passed."""
+        if not self.new_second():
+            return
         with self.cloud.records.transaction():
             for secret in self.secrets.all():
                 if secret.status == "PendingDelete" and self.cloud.clock.now() >= secret.delete_at:

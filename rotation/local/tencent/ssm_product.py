@@ -157,7 +157,7 @@ class ProductSecrets(Service):
             for number, flow in self._flows.all().items():
                 if flow.status == 0 and now >= flow.due:
                     self._flows.put(number, self._finish(flow))
-            for secret in self._secrets.all():
+            for secret in self._secrets.all() if self.new_second() else ():
                 if secret.managed and self._due(secret, secret.managed, now):
                     following = int(now) + secret.managed.days * _DAY
                     self._secrets.put(_with(secret, secret.managed, {"begin": following}))

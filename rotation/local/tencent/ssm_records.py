@@ -116,8 +116,8 @@ class Secrets:
 
     def add(self, secret: Secret) -> None:
         """Raises :class:`ApiError` for a name that is taken, or one secret too many."""
-        names = [other.name for other in self.all() if other.region == secret.region]
-        if secret.name in names:
+        names = [key for key in self._table.names() if key.startswith(f"{secret.region}/")]
+        if f"{secret.region}/{secret.name}" in names:
             raise ApiError("ResourceInUse.SecretExists", f"The secret `{secret.name}` exists.")
         if len(names) >= SECRETS:
             raise ApiError("LimitExceeded", f"A region has at most {SECRETS} secrets.")
