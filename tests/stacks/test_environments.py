@@ -14,6 +14,8 @@ from modules.vendor import AccountTrust, OidcTrust
 from rotation.credentials.mysql_user import MysqlUser
 from rotation.credentials.postgres_user import PostgresUser
 from rotation.errors import DeclarationError
+from rotation.local.embedded import embedded, names
+from rotation.local.environment import config_bucket
 from rotation.model import Ring, Strategy
 from rotation.secret_value import SecretValue
 from stacks.environments import environments, local, local_tencent, local_vault
@@ -58,6 +60,16 @@ def test_only_local_goes_fast_and_trusts_its_account(project: Path) -> None:
         assert environment.pace.bake >= timedelta(minutes=15)
         assert environment.pace.grace >= timedelta(hours=24)
         assert all(isinstance(trust, OidcTrust) for trust in environment.trusts)
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_embedded_environment_is_declared_as_it_is_run(project: Path, name: str) -> None:
+    (environment,) = [environment for environment in environments(project) if environment.name == name]
+
+    assert environment.is_local
+    assert set(embedded(name).deployed) == {"foundation", "secrets", "application"} - environment.provisioned
+    assert bool(environment.https) == embedded(name).has_https
+    assert environment.config == config_bucket(name)
 
 
 def test_local_finds_the_embedded_environment_where_it_says_it_is(project: Path) -> None:
