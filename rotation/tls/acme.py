@@ -6,7 +6,7 @@ An account is its key: whoever has the key is the account. So the key is a secre
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -35,6 +35,7 @@ _NEEDED = ("newNonce", "newAccount", "newOrder", "revokeCert")
 
 # https://datatracker.ietf.org/doc/html/rfc8555#section-6.7
 _TRY_AGAIN = frozenset({"rateLimited", "serverInternal", "badNonce"})
+_NO_ACCOUNT = frozenset({"accountDoesNotExist", "unauthorized"})  # the latter is a closed one's
 _NOT_WELCOME = frozenset({"unauthorized", "accountDoesNotExist", "externalAccountRequired", "userActionRequired"})
 
 
@@ -95,7 +96,7 @@ class Account:
     def find(self) -> bool:
         """Whether the directory has an open account with this key. If so it is used from then on."""
         unknown = messages.RegistrationResource(body=messages.Registration())
-        found = self.ask_unless("accountDoesNotExist", "find the ACME account", lambda c: c.query_registration(unknown))
+        found = self.ask_unless(_NO_ACCOUNT, "find the ACME account", lambda c: c.query_registration(unknown))
         return found is not None and found.body.status == messages.STATUS_VALID.name
 
     def join(self, membership: Membership, given: SecretValue | None) -> None:
@@ -124,14 +125,14 @@ class Account:
         """Call the directory, again and again while it is :class:`Unavailable`. ``doing`` completes "could not …"."""
         return retrying(lambda: self._ask_once(doing, lambda: call(self._client)))
 
-    def ask_unless(self, code: str, doing: str, call: Callable[[ClientV2], T]) -> T | None:
-        """The same; None where the directory answers with the ACME error ``code``."""
+    def ask_unless(self, codes: Collection[str], doing: str, call: Callable[[ClientV2], T]) -> T | None:
+        """The same; None where the directory answers with one of these ACME errors."""
 
         def unless(client: ClientV2) -> T | None:
             try:
                 return call(client)
             except messages.Error as error:
-                if error.code != code:
+                if error.code not in codes:
                     raise
                 return None
 

@@ -82,7 +82,7 @@ class Acme(Issuer):
         """As the account. Clients that load lists may hear of it some hours later."""
         with self._account() as account:
             doing = f"revoke the certificate {signed.serial}"
-            account.ask_unless("alreadyRevoked", doing, lambda c: c.revoke(signed.x509, _UNSPECIFIED))
+            account.ask_unless({"alreadyRevoked"}, doing, lambda c: c.revoke(signed.x509, _UNSPECIFIED))
 
     @contextmanager
     def _account(self) -> Iterator[Account]:
@@ -101,7 +101,7 @@ class Acme(Issuer):
                 response, text = challenge.chall.response_and_validation(account.key.jwk)
                 answering.enter_context(self._answering(challenge.chall.path, text))
                 # "malformed" is a challenge that went on already, by a request whose reply was lost.
-                account.ask_unless("malformed", f"prove {_name(authorization)}", _answer(challenge, response))
+                account.ask_unless({"malformed"}, f"prove {_name(authorization)}", _answer(challenge, response))
             for authorization in missing:
                 _await_proof(account, authorization)
 
