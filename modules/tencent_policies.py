@@ -161,6 +161,17 @@ def put_configuration(objects: Sequence[str]) -> list[Statement]:
     )
 
 
+def keep_state(bucket: str, state: str) -> list[Statement]:
+    """The application stack's state and its lock file; only the lock is ever deleted. A tag of the account's keeps two
+    from writing the lock at once. https://developer.hashicorp.com/terraform/language/backend/cos"""
+    return [
+        *_may(["cos:GetBucket"], [bucket]),
+        *_may(["cos:GetObject", "cos:HeadObject", "cos:PutObject"], [state, f"{state}.tflock"]),
+        *_may(["cos:DeleteObject"], [f"{state}.tflock"]),
+        *_may(["tag:CreateTag", "tag:DeleteTag", "tag:DescribeTags"], ["*"]),
+    ]
+
+
 def keep_journal(bucket: str, objects: str) -> list[Statement]:
     """The journal with what lies beside it, and the lease, which is deleted when it ends."""
     return [

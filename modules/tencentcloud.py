@@ -51,10 +51,10 @@ class TencentCloud(FunctionVendor, ConfigVendor):
     """One account in one region. ``uin`` is the root account's number.
 
     ``creator`` is the number of the account that applies these stacks, where that is not the root account itself: what
-    it makes is named by it in policies. ``app_id`` is what the names of buckets end with; without it, configuration
-    and journal are another vendor's. ``endpoint`` is the URL of a server that stands for all services, which only the
-    rotation uses. ``vpc`` is the network of the function's subnet, and ``python_layer`` the layer, by name and version,
-    with the Python that it runs on (SCF's own are too old). ``signing_keys`` are files with the public keys (a
+    it makes is named by it in policies. ``app_id`` is what the names of buckets end with; without it, configuration,
+    state and journal are another vendor's. ``endpoint`` is the URL of a server that stands for all services, which
+    only the rotation uses. ``vpc`` is the network of the function's subnet, and ``python_layer`` the layer, by name and
+    version, with the Python that it runs on (SCF's own are too old). ``signing_keys`` are files with the public keys (a
     JWKS) of issuers to register.
     """
 
@@ -184,6 +184,9 @@ class TencentCloud(FunctionVendor, ConfigVendor):
         if self.app_id is not None:
             objects = [account.objects(spec.places.config, f"{consumer}/*") for consumer in spec.consumers]
             may += policies.put_configuration(objects)
+            if spec.places.state is not None:
+                bucket, key = spec.places.state
+                may += policies.keep_state(account.objects(bucket, ""), account.objects(bucket, key))
             if spec.places.journal is not None:
                 may += self._keep_journal(spec.places.journal)
         if not spec.trusts:

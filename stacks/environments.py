@@ -53,6 +53,11 @@ class S3State:
 
 
 @dataclass(frozen=True, slots=True)
+class CosState(S3State):
+    """The same in a bucket of Tencent Cloud's COS, locked by a tag while the object beside it is written."""
+
+
+@dataclass(frozen=True, slots=True)
 class Environment:
     """One environment. ``order`` ranks it: lower ones go first. ``vendor`` has its secrets and keys, and its
     configuration objects too, unless they are ``configured_by`` another one, which then has the application stack, and

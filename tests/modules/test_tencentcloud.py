@@ -38,6 +38,7 @@ UIN, REGION = "100000000001", "ap-guangzhou"
 SECRET = f"qcs::ssm:{REGION}:uin/{UIN}:secret/creatorUin/{UIN}/staging--"
 KEY = f"qcs::kms:{REGION}:uin/{UIN}:key/creatorUin/{UIN}/${{tencentcloud_kms_key.key-orders.id}}"
 BUCKET, JOURNAL = "keyturn-config-1250000000", ("keyturn-journal-1250000000", "journals")
+STATE = ("keyturn-state-1250000000", "keyturn/application-staging.tfstate")
 GITHUB = OidcTrust(
     issuer="https://token.actions.githubusercontent.com",
     audience="sts.tencentcloudapi.com",
@@ -78,7 +79,7 @@ def _foundation(vendor: TencentCloud, *trusts: Trust, estate: Estate = ESTATE, d
         key.name: EncryptionKey(stack, vendor, key, deletion_days=deletion_days, readers=("orders-api",)).address
         for key in estate.keys
     }
-    places = Places(BUCKET, journal=JOURNAL)
+    places = Places(BUCKET, state=STATE, journal=JOURNAL)
     RunnerIdentity(stack, vendor, estate, keys=keys, places=places, trusts=trusts or (AccountTrust(),))
     return stack
 
@@ -211,7 +212,9 @@ def test_the_runner_may_turn_its_secrets_and_keys_and_put_their_configuration_an
         assert may[f"ssm:{action}"] == turned
     assert may["ssm:GetSecretValue"] == [*turned, f"{SECRET}orders--db-admin"]
     assert may["kms:RotateKey"] == may["kms:GenerateDataKey"] == may["kms:Decrypt"] == [KEY]
-    assert may["cos:DeleteObject"] == [f"{consumer}{JOURNAL[0]}/{JOURNAL[1]}/*"], "the lease's, and nothing else"
+    locks = [f"{consumer}{STATE[0]}/{STATE[1]}.tflock", f"{consumer}{JOURNAL[0]}/{JOURNAL[1]}/*"]
+    assert may["cos:DeleteObject"] == locks, "the state's lock and the lease, and nothing else"
+    assert f"{consumer}{STATE[0]}/{STATE[1]}" in may["cos:PutObject"]
     too_much = {
         "ssm:DeleteSecret",
         "ssm:DisableSecret",
@@ -245,7 +248,7 @@ def test_the_runner_may_call_just_what_the_store_calls(tencent: EmulatedCloud) -
 def test_where_another_vendor_has_the_configuration_the_runner_reaches_no_bucket() -> None:
     may = _allowed(synthesized(_foundation(cloud()))["resource"], "runner-may")
 
-    assert not any(action.startswith("cos:") for action in may)
+    assert not any(action.startswith(("cos:", "tag:")) for action in may)
 
 
 def test_who_turns_nothing_here_and_only_deploys_gets_nothing_but_configuration_and_journal() -> None:
@@ -253,7 +256,7 @@ def test_who_turns_nothing_here_and_only_deploys_gets_nothing_but_configuration_
     resources = synthesized(_foundation(cloud(app_id="1250000000"), estate=Estate(consumers=(consumer,))))["resource"]
 
     may = _allowed(resources, "runner-may")
-    assert all(action.startswith("cos:") for action in may)
+    assert all(action.startswith(("cos:", "tag:")) for action in may)
     assert f"qcs::cos:{REGION}:uid/1250000000:{BUCKET}/orders-api/*" in may["cos:PutObject"]
 
 

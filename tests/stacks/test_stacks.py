@@ -14,7 +14,9 @@ import yaml
 
 from main import PROJECT, build_app
 from modules.aws import Aws
+from modules.rotation_trigger import Trigger
 from modules.runner_identity import github_actions
+from modules.tencentcloud import TencentCloud
 from modules.vault import Vault
 from rotation import pins
 from rotation.errors import DeclarationError, LocalError
@@ -22,9 +24,9 @@ from rotation.local.tencent_declared import provision
 from rotation.manifest import FOLDER, Manifest
 from rotation.model import Reference, Ring
 from rotation.tencentcloud import Cloud, Manner
-from stacks.environments import Environment, environments, local_vault
+from stacks.environments import CosState, Environment, environments, local_tencent, local_vault
 from tests.fixtures.aws import AwsApi, running_aws_api
-from tests.fixtures.tencent import TencentCloud
+from tests.fixtures.tencent import TencentCloud as EmulatedCloud
 from tests.stacks.terraform import terraform
 
 ENVIRONMENTS = ("local", "local-tencent", "local-vault", "staging", "production")
@@ -100,8 +102,42 @@ def test_only_the_application_stack_is_terraform_s_here_where_the_provider_is_no
         assert not any(kind.startswith(("aws_s3", "tencentcloud_cos")) for kind in declared["resource"])
 
 
+def test_an_environment_can_be_all_on_tencent_cloud(project: Path) -> None:
+    def elsewhere(folder: Path) -> tuple[Environment, ...]:
+        vendor = TencentCloud("tencent", "ap-guangzhou", "100000000001", app_id="1250000000", python_layer=("p", 1))
+        there = replace(
+            local_tencent(folder),
+            name="tencent",
+            vendor=vendor,
+            state=CosState("keyturn-state-1250000000", "ap-guangzhou"),
+            config="keyturn-config-1250000000",
+            configured_by=None,
+            provisioned=frozenset(),
+            trigger=Trigger(runtime="CustomRuntime", archive=folder / "scf.zip"),
+            journal=("keyturn-state-1250000000", "journals"),
+        )
+        return (there,)
+
+    _pin(project, "tencent", 41)
+    synthesis = build_app(project, environments=elsewhere)
+    synthesis.synth()
+
+    manifest = Manifest.load(project, "tencent")
+    assert manifest.stacks == ("foundation-tencent", "secrets-tencent", "application-tencent")
+    for name in manifest.stacks:
+        declared = _stack(project, name)["terraform"]
+        assert declared["required_providers"].keys() == {"tencentcloud"}
+        assert declared["backend"]["cos"]["key"] == f"keyturn/{name}.tfstate"
+    canary = manifest.consumers["orders-api"].rings[Ring.CANARY]
+    assert canary.addresses[0] == "tencentcloud_cos_bucket_object.config-orders-api-canary"
+    resources = _stack(project, "application-tencent")["resource"]
+    assert resources["tencentcloud_cos_bucket_object"]["config-orders-api-canary"]["content"] == "generation: 41\n"
+    assert "tencentcloud_cos_bucket" in _stack(project, "foundation-tencent")["resource"]
+    assert any("make scf" in warning for warning in synthesis.warnings)
+
+
 def test_what_is_declared_for_the_emulated_tencent_cloud_can_be_put_in_place_there(
-    project: Path, tencent: TencentCloud
+    project: Path, tencent: EmulatedCloud
 ) -> None:
     stacks = [f"{part}-local-tencent" for part in ("foundation", "secrets")]
     build_app(project, only=stacks).synth()
