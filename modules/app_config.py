@@ -35,7 +35,7 @@ class Files:
 class AppConfig:
     """One configuration object per ring, whose content is the rendered file, and beside it the pins as data: a plan
     shows the lines that change and reads ``"orders/db" = 41 -> 42``. A ring without pins, or not rendered yet, has
-    neither.
+    neither. Nor has any ring of a consumer with a target of its own: the rotation deploys there.
 
     ``declared`` goes to the manifest. ``deployed`` is for an output: for "<consumer>/<ring>" a reference to the pins as
     they were applied, {secret: generation}. They are applied after the object: an apply that fails at the object does
@@ -60,6 +60,8 @@ class AppConfig:
             )
         self.declared = _declared(stack, vendor, consumer, environment)
         self.deployed: dict[str, str] = {}
+        if consumer.target is not None:
+            return
         for ring, declared in self.declared.rings.items():
             rendered = files.find(declared.rendered)
             generations = dict(sorted(pinned.at(consumer.name, ring).items()))
@@ -80,7 +82,7 @@ def _declared(stack: Stack, vendor: ConfigVendor, consumer: Consumer, environmen
             template=consumer.template,
             format=consumer.format,
             secrets=consumer.secrets,
-            target=manifest.Plugin(kind="terraform", options={"stack": stack.name}),
+            target=consumer.target or manifest.Plugin(kind="terraform", options={"stack": stack.name}),
             rings={ring: _ring(vendor, consumer, environment, ring) for ring in Ring},
         )
     except ValidationError as error:
@@ -89,12 +91,13 @@ def _declared(stack: Stack, vendor: ConfigVendor, consumer: Consumer, environmen
 
 def _ring(vendor: ConfigVendor, consumer: Consumer, environment: str, ring: Ring) -> manifest.ConsumerRing:
     rendered = Path("stacks") / "config" / "rendered" / environment / ring / f"{consumer.name}.{consumer.format}"
+    carried = (
+        address(vendor.config_kind(), _config(consumer, ring)),
+        address(_PINS, _pins(consumer, ring)),
+    )
     return manifest.ConsumerRing(
         rendered=rendered,
-        addresses=(
-            address(vendor.config_kind(), _config(consumer, ring)),
-            address(_PINS, _pins(consumer, ring)),
-        ),
+        addresses=() if consumer.target else carried,
         signals=consumer.signals.get(ring, ()),
     )
 

@@ -74,7 +74,10 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """An application. ``template`` is relative to the project; a ring without ``signals`` is never known to be good."""
+    """An application. ``template`` is relative to the project; a ring without ``signals`` is never known to be good.
+
+    ``target`` is how its configuration reaches its rings where the application stack does not carry it.
+    """
 
     name: str
     _: KW_ONLY
@@ -82,6 +85,7 @@ class Consumer:
     format: Literal["yaml", "json", "toml", "ini", "dotenv", "properties"]
     secrets: tuple[str, ...]
     signals: Mapping[Ring, tuple[Plugin, ...]]
+    target: Plugin | None = None
     where: Where = field(default_factory=here, compare=False, repr=False)
 
 

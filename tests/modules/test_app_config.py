@@ -67,6 +67,18 @@ def test_a_ring_has_its_file_and_its_pins(
     assert config.deployed == {"orders-api/canary": "${terraform_data.pins-orders-api-canary.output}"}
 
 
+def test_a_consumer_with_a_target_of_its_own_is_not_in_the_stack(
+    make_stack: Callable[..., Stack], project: Path
+) -> None:
+    stack = make_stack(NEW)
+    target = Plugin(kind="tencent_scf", options={"function": "orders-api"})
+    config = _config(stack, Files(project), target=target)
+    assert "resource" not in synthesized(stack)
+    assert config.deployed == {}
+    assert config.declared.target == target
+    assert {ring.addresses for ring in config.declared.rings.values()} == {()}
+
+
 def test_the_manifest_names_the_addresses_that_a_pin_changes(stack: Stack, project: Path) -> None:
     signal = Plugin(kind="http_health", options={"url": "http://127.0.0.1:1/health"})
     declared = _config(stack, Files(project), signals={Ring.CANARY: (signal,)}).declared
