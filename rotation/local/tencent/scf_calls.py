@@ -108,8 +108,7 @@ class ListTriggers(OfFunction):
 
 
 class ScfCalls(Service):
-    """``copies`` is how often each event of a timer is delivered. ``variables`` are added to every function's: the
-    addresses of what is beside the cloud."""
+    """``copies`` is how often each event of a timer is delivered."""
 
     SERVICE = "scf"
     VERSION = "2018-04-16"
@@ -117,7 +116,6 @@ class ScfCalls(Service):
     def __init__(self, cloud: Cloud) -> None:
         super().__init__(cloud)
         self.copies = 1
-        self.variables: Mapping[str, str] = {}
         self._unpacked = Path(tempfile.mkdtemp(prefix="keyturn-scf-"))
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="scf")
         self._running: set[Future[None]] = set()
@@ -195,7 +193,6 @@ class ScfCalls(Service):
             "SCF_FUNCTIONNAME": function.name,
             "SCF_FUNCTIONVERSION": version.number,
             "TENCENTCLOUD_RUNENV": "SCF",
-            **self.variables,
             **settings.variables,
         }
         if settings.role:
