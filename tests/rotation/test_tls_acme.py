@@ -396,7 +396,8 @@ def _private_parts(material: Material | SecretValue) -> list[str]:
     number = load_pem_private_key(pem.encode(), None).private_numbers().private_value  # type: ignore[union-attr]
     octets = number.to_bytes(32, "big")
     encoded = [encode(octets).decode().rstrip("=") for encode in (base64.b64encode, base64.urlsafe_b64encode)]
-    return [octets.hex(), str(number), *encoded, *pem.splitlines()[1:-1]]
+    first, second = pem.splitlines()[1:3]  # the third line is of the public key, which is sent
+    return [octets.hex(), str(number), *encoded, first, second]
 
 
 def test_no_private_key_is_in_any_request_or_log(
