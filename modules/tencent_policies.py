@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rotation.errors import DeclarationError
+
 Statement = dict[str, Any]
 
 # A policy may hold 6,144 characters, and a role 200 policies: https://www.tencentcloud.com/document/product/598/10609
@@ -98,10 +100,15 @@ def turn_secrets(secrets: Sequence[str]) -> list[Statement]:
 
 
 def turn_credential(account: Account, secret: str, kind: str, options: Mapping[str, Any]) -> list[Statement]:
-    """What a secret's credential kind needs of the cloud beside its store: nothing, where its target is another."""
+    """What a secret's credential kind needs of the cloud beside its store: nothing, where its target is another.
+
+    Raises :class:`DeclarationError` for a kind that does not say whose keys it turns.
+    """
     if kind == "tencent_product_secret":
         return _turn_products([account.secret(str(options.get("secret", secret)))])
     if kind == "tencent_cam_key":
+        if not str(options.get("uin", "")).isdigit():
+            raise DeclarationError(f"the secret {secret} does not say the UIN of the user whose access keys it has")
         return _turn_access_keys([account.user(str(options["uin"]))])
     return []
 

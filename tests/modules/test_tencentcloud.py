@@ -245,6 +245,26 @@ def test_the_runner_may_call_just_what_the_store_calls(tencent: EmulatedCloud) -
     assert called == {action for action in may if action.startswith("ssm:")}
 
 
+def test_the_runner_may_turn_what_the_declared_kinds_turn_in_the_cloud_and_nothing_for_others() -> None:
+    kinds = {
+        "orders/cam": Credential("tencent_cam_key", {"uin": "100000001001"}),
+        "orders/product": Credential("tencent_product_secret"),
+        "orders/db": Credential("mysql_user"),
+    }
+    secrets = tuple(Secret(name, kind, strategy=Strategy.OVERLAPPING) for name, kind in kinds.items())
+    may = _allowed(synthesized(_foundation(cloud(), estate=Estate(secrets=secrets)))["resource"], "runner-may")
+
+    assert may["cam:CreateAccessKey"] == may["cam:DeleteAccessKey"] == [f"qcs::cam::uin/{UIN}:uin/100000001001"]
+    assert may["ssm:RotateProductSecret"] == [f"{SECRET}orders--product"]
+
+
+@pytest.mark.parametrize("options", [{}, {"uin": "*"}])
+def test_a_kind_that_does_not_say_whose_keys_it_turns_gets_nobody_s(options: dict[str, str]) -> None:
+    greedy = Secret("orders/cam", Credential("tencent_cam_key", options), strategy=Strategy.OVERLAPPING)
+    with pytest.raises(DeclarationError, match="does not say the UIN"):
+        _foundation(cloud(), estate=Estate(secrets=(greedy,)))
+
+
 def test_where_another_vendor_has_the_configuration_the_runner_reaches_no_bucket() -> None:
     may = _allowed(synthesized(_foundation(cloud()))["resource"], "runner-may")
 
