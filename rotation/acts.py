@@ -11,6 +11,7 @@ from rotation.journal import Journal
 from rotation.manifest import Secret
 from rotation.model import Act, Credential, Observation, Rejection, Step, Version
 from rotation.plugins import Plugins
+from rotation.stores import PromotesUnderLease, SecretStore, under_lease
 
 
 class Acts:
@@ -74,7 +75,7 @@ class Acts:
 
     def _promote(self, secret: Secret, seen: Observation, step: Step) -> str:
         generation = _generation(step)
-        self._plugins.store(secret).promote(secret.stored_as, generation, seen.store.current)
+        self._leased(secret).promote(secret.stored_as, generation, seen.store.current)
         self._journal.note(secret.name, "promoted", generation)
         return f"generation {generation} is current"
 
@@ -109,7 +110,13 @@ class Acts:
 
     def _revoke(self, secret: Secret, old: Credential, seen: Observation) -> None:
         current = self._read(secret, seen.store.current)
+        store = self._leased(secret)
+        if current is not None and isinstance(store, PromotesUnderLease):
+            store.confirm(secret.stored_as, current.generation)
         self._plugins.kind(secret).revoke(old, current, end_sessions=secret.end_sessions)
+
+    def _leased(self, secret: Secret) -> SecretStore:
+        return under_lease(self._plugins.store(secret), lambda: self._journal.require_lease(secret.name))
 
     def _read(self, secret: Secret, version: Version | None) -> Credential | None:
         return None if version is None else self._custody.read(secret, version)

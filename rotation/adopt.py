@@ -8,6 +8,7 @@ from rotation.journal import Journal
 from rotation.manifest import Secret
 from rotation.model import Acceptance, Act, StoreView
 from rotation.plugins import Plugins
+from rotation.stores import under_lease
 
 
 def adopt(secret: Secret, view: StoreView, plugins: Plugins, custody: Custody, journal: Journal) -> int:
@@ -36,7 +37,8 @@ def adopt(secret: Secret, view: StoreView, plugins: Plugins, custody: Custody, j
     generation = max(view.highest, journal.highest(secret.name)) + 1
     intent = journal.intend(secret.name, generation, Act.STAGE)
     custody.stage(secret, generation, found.value)
-    plugins.store(secret).promote(secret.stored_as, generation, view.current)
+    store = under_lease(plugins.store(secret), lambda: journal.require_lease(secret.name))
+    store.promote(secret.stored_as, generation, view.current)
     journal.note(secret.name, "promoted", generation)
     journal.settle(intent, "done", f"adopted version {view.current.version_id} as generation {generation}")
     return generation

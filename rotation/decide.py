@@ -19,7 +19,8 @@ The rules, in their order; the first one that has something to say decides:
 - Without a candidate every ring returns to, or goes on with, the current generation.
 - The previous generation is retired when every ring runs the current one, the target accepts the current one, nobody
   has a session with the old one, and it has been out of use for the grace window. Where sessions are declared to be
-  ended, they hold up nothing: they end with the retirement, once the grace window since the promotion is over.
+  ended, they hold up nothing: they end with the retirement, once the grace window since the promotion is over. Where
+  the store cannot compare, it is also kept until no promotion that was sent before can arrive any more.
 - A new candidate is staged only when it is asked for, when none is pending, when the previous one is retired, and
   when the target could be asked.
 
@@ -306,7 +307,15 @@ def _in_use(spec: Secret, seen: Observation, previous: int, current: int, now: d
     quiet_from = max(filter(None, uses), default=now)
     if now < quiet_from + spec.grace:
         return Wait(f"generation {previous} is kept through its grace window", quiet_from + spec.grace, surely=True)
-    return None
+    return _settles(seen, previous, now)
+
+
+def _settles(seen: Observation, previous: int, now: datetime) -> Decision | None:
+    if seen.settled_at is None or now >= seen.settled_at:
+        return None
+    return Wait(
+        f"generation {previous} is kept: what it was promoted with could still arrive", seen.settled_at, surely=True
+    )
 
 
 def _sessions(usage: Usage) -> str:

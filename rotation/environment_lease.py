@@ -50,6 +50,12 @@ class EnvironmentLease:
         standing = self._bucket.read(self._name)
         return standing is not None and standing.age < LEASE
 
+    def require(self) -> None:
+        """Raise :class:`LeaseHeld` unless the lease is this owner's now. Safe for threads."""
+        standing = self._bucket.read(self._name)
+        if standing is None or _read(standing).get("owner") != self._owner or standing.age >= LEASE:
+            raise self._held(standing)
+
     def renew(self) -> None:
         """Keep the lease. Raises :class:`LeaseHeld` where it had run out, and another runner took it."""
         if self._etag is None:  # the bucket could not be reached when it was to be taken

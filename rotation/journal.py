@@ -123,6 +123,7 @@ class Journal:
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = FULL")
             self._database.executescript(_SCHEMA)
+            self._file, self._opened = path, _identity(path)
         except (OSError, sqlite3.Error) as error:
             raise JournalError(f"the journal {path} cannot be opened: {error}") from error
 
@@ -205,6 +206,23 @@ class Journal:
         return {
             secret: datetime.fromisoformat(expires) > now and not died(host, pid) for secret, host, pid, expires in rows
         }
+
+    def require_lease(self, secret: str) -> None:
+        """Raise :class:`LeaseHeld` unless this very runner holds the secret now, with the journal that others see."""
+        row = self._one("SELECT owner, expires FROM leases WHERE secret = ?", (secret,))
+        mine = row is not None and row[0] == self.owner and datetime.fromisoformat(row[1]) > self._clock()
+        if not mine or not self._is_in_place():
+            raise LeaseHeld(
+                f"this runner does not hold {secret} any more: it was held up, or the journal was replaced",
+                "Run the command again: it starts from what is there now.",
+            )
+
+    def _is_in_place(self) -> bool:
+        """Whether the file that was opened is still the one at its path."""
+        try:
+            return _identity(self._file) == self._opened
+        except OSError:
+            return False
 
     def _take(self, secrets: Sequence[str]) -> None:
         now = self._clock()
@@ -335,6 +353,14 @@ class Journal:
             (secret, generation, act),
         )
         return int(row[0]) if row else 0
+
+    def last_ended(self, secret: str, act: Act) -> datetime | None:
+        """When the last of these acts on a secret ended, now where one has not; None where there was none."""
+        now = self._clock().isoformat()
+        (ended,) = self._one(
+            "SELECT max(coalesce(ended, ?)) FROM intents WHERE secret = ? AND act = ?", (now, secret, act)
+        ) or (None,)
+        return _moment(ended)
 
     def made_at(self, secret: str, generation: int) -> datetime | None:
         """When a generation's value was made: when it was first about to be staged. None where this journal does not
@@ -509,6 +535,12 @@ class Journal:
 
 def _moment(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What no other file has as long as this one is open."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def died(host: str, pid: int) -> bool:

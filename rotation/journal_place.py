@@ -101,6 +101,13 @@ class OfflineJournal(Journal):
         self._path = path
         self._warn = warn
 
+    def require_lease(self, secret: str) -> None:
+        """Nobody can tell who else is at work."""
+        raise JournalError(
+            f"{secret} can be promoted under a lease only, and the bucket of the journal could not be reached",
+            "Check that the bucket can be reached from here, then run the command again: it resumes.",
+        )
+
     def close(self) -> None:
         super().close()
         with suppress(*UNREACHABLE, Conflict):
@@ -151,6 +158,11 @@ class BucketJournal(Journal):
         if not self._leased:
             self._begin()
         yield
+
+    def require_lease(self, secret: str) -> None:
+        """As every journal's: it is the environment's lease that counts, as it is in the bucket now."""
+        del secret
+        self._lease.require()
 
     def holders(self) -> dict[str, bool]:
         """As every journal's: a runner that has the lease may be at work on every rotation that is open."""

@@ -236,6 +236,7 @@ class Observation:
     journal knows. ``installs`` and ``tested`` (None: not yet) are of the pending generation; ``replaced`` counts the
     candidates of this rotation that the target denied; ``rejection`` is why the last candidate was turned down.
     ``unknown_since`` is since when the target could not be asked. ``outside`` tells that somebody else deploys.
+    ``settled_at`` is when no promotion that was sent before can arrive any more, None where the store compares.
     """
 
     store: StoreView
@@ -256,6 +257,7 @@ class Observation:
     promoted_at: datetime | None = None
     last_used: datetime | None = None
     usage: Usage | None = None
+    settled_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from rotation.pins import Pins
 from rotation.plugins import Plugins
 from rotation.renewal import TOPIC
 from rotation.signals import Recognises, ReportsRunning, Signal
+from rotation.stores import PromotesUnderLease
 
 _EVER = datetime.min.replace(tzinfo=UTC)
 Deployed = Mapping[Place, Mapping[str, int]]
@@ -129,6 +130,7 @@ class Observer:
         if _about(notes, TOPIC, current) is None:
             self._note_renewal(secret, view)
         usage, last_used = self._usage(secret, view, notes) if asked or retire else (None, None)
+        promoted_at = self._journal.first_noted(secret.name, "promoted", current).at if current else None
         return Observation(
             store=view,
             rings=self._rings(secret, scene, candidate),
@@ -145,10 +147,19 @@ class Observer:
             replaced=_replaced(notes, goal),
             rejection=_rejection(rejected, goal),
             unknown_since=self._since(secret.name, "target unknown", candidate or current or 0, holds=unknown),
-            promoted_at=self._journal.first_noted(secret.name, "promoted", current).at if current else None,
+            promoted_at=promoted_at,
             last_used=last_used,
             usage=usage,
+            settled_at=self._settled_at(secret, promoted_at),
         )
+
+    def _settled_at(self, secret: Secret, promoted_at: datetime | None) -> datetime | None:
+        """When nothing can arrive any more that another generation was promoted with; see
+        :class:`~rotation.stores.PromotesUnderLease`."""
+        store = self._plugins.store(secret)
+        if promoted_at is None or not isinstance(store, PromotesUnderLease):
+            return None
+        return max(promoted_at, self._journal.last_ended(secret.name, Act.PROMOTE) or promoted_at) + store.settle
 
     def _accepted(self, secret: Secret, version: Version | None) -> Acceptance:
         if version is None:

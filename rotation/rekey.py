@@ -28,7 +28,7 @@ from rotation.plugins import Plugins
 from rotation.sealing import Placed, wrapping
 from rotation.sealing import rewrap as rewrapped
 from rotation.secret_value import SecretValue
-from rotation.stores import Rewrapping
+from rotation.stores import PromotesUnderLease, Rewrapping, under_lease
 
 Say = Callable[[str], None]
 Views = Mapping[str, StoreView]
@@ -157,7 +157,7 @@ def _version(key: Key, service: VersionedKeys, value: Placed) -> int | None:
 
 
 def _replace(secret: Secret, view: StoreView, envelope: SecretValue, engine: Engine) -> int:
-    store = engine.plugins.store(secret)
+    store = under_lease(engine.plugins.store(secret), lambda: engine.journal.require_lease(secret.name))
     if not isinstance(store, Rewrapping) or view.current is None or view.current.generation is None:
         raise KeyturnError(f"the store of {secret.name} holds one envelope per generation", "Rotate it instead.")
     version = store.rewrap(secret.stored_as, view.current, envelope)
@@ -202,7 +202,7 @@ def _kept(view: StoreView) -> list[Version]:
 
 def _recent(secrets: Iterable[Secret], views: Views, engine: Engine) -> dict[str, str]:
     """The secrets whose replaced envelope somebody may still read: changed in the store within their grace."""
-    ends = {secret.name: _end_of_grace(secret, views[secret.name]) for secret in secrets}
+    ends = {secret.name: _end_of_grace(secret, views[secret.name], engine.plugins) for secret in secrets}
     return {
         name: "the store does not say when it changed"
         if end is None
@@ -212,8 +212,11 @@ def _recent(secrets: Iterable[Secret], views: Views, engine: Engine) -> dict[str
     }
 
 
-def _end_of_grace(secret: Secret, view: StoreView) -> datetime | None:
-    return view.changed_at and view.changed_at + secret.grace
+def _end_of_grace(secret: Secret, view: StoreView, plugins: Plugins) -> datetime | None:
+    """Where a re-wrap that was sent before could still arrive, no sooner than that it cannot."""
+    store = plugins.store(secret)
+    grace = max(secret.grace, store.settle) if isinstance(store, PromotesUnderLease) else secret.grace
+    return view.changed_at and view.changed_at + grace
 
 
 def _undeployed(secrets: Sequence[Secret], engine: Engine) -> dict[str, str]:

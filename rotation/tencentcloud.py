@@ -53,20 +53,40 @@ VERSIONS: Mapping[str, str] = {
 }
 CONNECT_TIMEOUT = 5.0  # seconds
 
-# Calls per second and account, as https://www.tencentcloud.com/document/product/1105 says of each; most have 20.
+# Calls per second and account, as https://www.tencentcloud.com/document/product/1105 (SSM) and 1030 (KMS) say of each;
+# most have 20.
 PER_SECOND: Mapping[str, int] = {
     "CreateSecret": 100,
+    "Decrypt": 100,
     "DeleteSecretVersion": 50,
     "DescribeSecret": 40,
+    "GenerateDataKey": 100,
     "GetSecretValue": 300,
     "ListSecretVersionIds": 40,
     "ListSecrets": 40,
     "PutSecretValue": 100,
+    "ReEncrypt": 100,
 }
 _OTHERS_PER_SECOND = 20
 
 _SIGNED_AT = "KeyturnSignedAt"
 _LOST = frozenset({"ClientNetworkError", "ServerNetworkError"})  # the SDK's own codes: no answer, or none of the API
+_MEANINGS: Refusals = {  # of codes, or of their part before the dot, whatever was called
+    "AuthFailure": Unauthorized,
+    "AuthFailure.SignatureExpire": ClockSkew,
+    "InternalError": OutcomeUnknown,
+    "RequestLimitExceeded": Unavailable,
+    "ServiceUnavailable": Unavailable,
+    "UnauthorizedOperation": Unauthorized,
+}
+_REFUSALS: dict[str, type[KeyturnError]] = {
+    "AuthFailure": Unauthorized,
+    "AuthFailure.SignatureExpire": ClockSkew,
+    "InternalError": OutcomeUnknown,
+    "RequestLimitExceeded": Unavailable,
+    "ServiceUnavailable": Unavailable,
+    "UnauthorizedOperation": Unauthorized,
+}
 _QUOTED = 300  # characters of an answer's message
 _FROM_ENVIRONMENT = (
     ("TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY", "TENCENTCLOUD_TOKEN"),
@@ -168,9 +188,7 @@ class Cloud:
         if holds is not None:
             holds()
         try:
-            answer = json.loads(self._client(service).call(action, dict(parameters), options={_SIGNED_AT: signed_at}))[
-                "Response"
-            ]
+            answer = json.loads(self._send(service, action, parameters, signed_at))["Response"]
             problem = _flaw(answer, manner.requires)
             if problem is None:
                 return dict(answer)
@@ -180,6 +198,10 @@ class Cloud:
             problem = ("ClientNetworkError", type(error).__name__)
         # Raised out here it has no exception of the SDK as its context.
         raise _translated(*problem, manner)
+
+    def _send(self, service: str, action: str, parameters: Mapping[str, Any], signed_at: int) -> bytes:
+        body: bytes = self._client(service).call(action, dict(parameters), options={_SIGNED_AT: signed_at})
+        return body
 
     def _client(self, service: str) -> _Client:
         with self._lock:
@@ -279,19 +301,12 @@ def _flaw(answer: Mapping[str, Any], requires: tuple[str, ...]) -> tuple[str, st
 
 def _translated(code: str, message: str, manner: Manner) -> KeyturnError:
     said = code if manner.quiet or not message else f"{code}: {message[:_QUOTED]}"
-    what = f"could not {manner.doing}: Tencent Cloud answered {said}"
-    kind = code.partition(".")[0]
     if code in _LOST:
         return OutcomeUnknown(f"could not {manner.doing}: no answer of Tencent Cloud came through, {said}")
-    if kind == "InternalError":
-        return OutcomeUnknown(what)
-    if kind in ("RequestLimitExceeded", "ServiceUnavailable"):
-        return Unavailable(what)
-    if code == "AuthFailure.SignatureExpire":
-        return ClockSkew(what)
-    if kind in ("AuthFailure", "UnauthorizedOperation"):
-        return Unauthorized(what)
-    return manner.refuse.get(code, manner.refuse.get(kind, manner.otherwise))(what)
+    kind = code.partition(".")[0]
+    refusals = {**_REFUSALS, **manner.refuse}
+    error = refusals.get(code, refusals.get(kind, manner.otherwise))
+    return error(f"could not {manner.doing}: Tencent Cloud answered {said}")
 
 
 @cache

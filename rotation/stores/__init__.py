@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, ClassVar
 
 from rotation.model import StoreView, Version
 from rotation.secret_value import SecretValue
@@ -62,6 +63,41 @@ class SecretStore(ABC):
     @abstractmethod
     def predict(self, name: str, generation: int) -> Version:
         """The version that :meth:`stage` will make of a generation: known before it exists."""
+
+
+class PromotesUnderLease(ABC):
+    """A store whose server overwrites what is current without comparing it. What makes that safe lies around it:
+
+    1. Who overwrites holds the secret's lease in the journal.
+    2. It takes the time first, then checks the lease, then signs the request with that time. The server refuses a
+       request that is too old, so one that was held up in the runner or in the network dies like an old lease does.
+    3. What was sent is read back; where the answer was lost, what is there is looked at before it is sent again.
+    4. Before anything is revoked that was current before: ``settle`` has passed since the last of such requests ended,
+       and then what is current is read once more and is ours, or it is promoted again and the time counts anew.
+
+    Why nothing that is revoked comes back: a request that can still arrive was signed at a time when its runner held
+    the lease. Every runner that held it before this one lost it before this one took it, wrote off what that had begun
+    (from then the time counts) and looked. So ``settle`` later, with the lease still held, nothing is on its way but
+    what this runner sent since, and that is what is current. A lost journal knows of no request: then the time counts
+    from when this one first saw what is current, and who still works with the lost one finds that it has no lease.
+    A rejected candidate needs no such wait: its promotion was never sent, as only one decision about it can be made.
+    """
+
+    settle: ClassVar[timedelta]
+
+    @abstractmethod
+    def under(self, holds: Callable[[], None]) -> SecretStore:
+        """This store for a runner with a lease: ``holds`` returns while it has it, and raises where it is lost.
+        Without, nothing can be promoted or re-wrapped (:class:`~rotation.errors.StoreError`)."""
+
+    @abstractmethod
+    def confirm(self, name: str, generation: int) -> None:
+        """Check the lease, then read that this generation is current (:class:`~rotation.errors.Conflict`)."""
+
+
+def under_lease(store: SecretStore, holds: Callable[[], None]) -> SecretStore:
+    """The store as a runner uses it that has a lease; ``holds`` raises where it is lost."""
+    return store.under(holds) if isinstance(store, PromotesUnderLease) else store
 
 
 class Rewrapping(ABC):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -100,7 +101,8 @@ class SecretStoreContract(StoreHarness):
         store.stage(name, 7, text_of(7))
         assert store.observe([name])[name].pending == predicted
         assert predicted.generation == 7
-        assert len({predicted.version_id, store.predict(name, 8).version_id, store.predict(other, 7).version_id}) == 3
+        assert store.predict(name, 8).version_id != predicted.version_id
+        assert (store.predict(other, 7).version_id != predicted.version_id) is self.ids_tell_secrets_apart
 
     def test_staging_a_generation_again_returns_the_value_that_is_there(self) -> None:
         store, name = self.open(), self.slot()
@@ -214,7 +216,8 @@ class SecretStoreContract(StoreHarness):
     def test_current_never_goes_back_to_a_lower_generation(self) -> None:
         store, name = self.open(), self.slot()
         promoted(store, name, 5)
-        store.stage(name, 4, text_of(4))
+        with suppress(GenerationSpent):  # where a store only remembers that higher ones were there
+            store.stage(name, 4, text_of(4))
         with pytest.raises(Conflict):
             store.promote(name, 4, store.predict(name, 5))
 

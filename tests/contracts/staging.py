@@ -155,6 +155,7 @@ class StoreHarness(ABC):
 
     value_bytes: ClassVar[int]
     bad_names: ClassVar[tuple[str, ...]]
+    ids_tell_secrets_apart: ClassVar[bool] = True  # whether no two secrets have a version id in common
 
     @abstractmethod
     def open(self) -> SecretStore:
