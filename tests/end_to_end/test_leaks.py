@@ -5,25 +5,15 @@ and environments. When the session's last test has ended, its project is searche
 from __future__ import annotations
 
 import json
-import shutil
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
 import pytest
 
 from rotation.local.leaks import Leaks
+from tests.fixtures.children import told_by_a_rotation
 from tests.fixtures.project import SECRET, STORED_AS, TOKEN, Project
 
 pytestmark = pytest.mark.timeout(600)
-
-_RECORDER = """\
-#!/bin/sh
-{{ tr '\\0' '\\n' < /proc/$$/environ; echo "terraform $*"; }} >> {record}
-exec {terraform} "$@"
-"""
 
 
 @pytest.fixture
@@ -37,58 +27,8 @@ def _password(project: Project) -> str:
     return str(json.loads(reply["SecretString"])["password"])
 
 
-class _Sampler(threading.Thread):
-    """Notes the arguments and the environment of every process below another one, as long as that one runs."""
-
-    def __init__(self, root: int) -> None:
-        super().__init__(daemon=True)
-        self.seen: set[str] = set()
-        self._root = psutil.Process(root)
-        self._ended = threading.Event()
-
-    def run(self) -> None:
-        while not self._ended.wait(0.05):
-            with suppress(psutil.Error):
-                for process in (self._root, *self._root.children(recursive=True)):
-                    self._note(process)
-
-    def _note(self, process: psutil.Process) -> None:
-        with suppress(psutil.Error):
-            self.seen.update(process.cmdline(), process.environ().values())
-
-    def stop(self) -> None:
-        self._ended.set()
-        self.join()
-
-
-@contextmanager
-def _sampled(root: int) -> Iterator[_Sampler]:
-    sampler = _Sampler(root)
-    sampler.start()
-    try:
-        yield sampler
-    finally:
-        sampler.stop()
-
-
 def test_no_child_gets_a_value_as_argument_or_variable(project: Project, leaks: Leaks, tmp_path: Path) -> None:
-    record, wrapper = tmp_path / "record", tmp_path / "bin" / "terraform"
-    wrapper.parent.mkdir()
-    path = project.variables["PATH"]
-    wrapper.write_text(_RECORDER.format(record=record, terraform=shutil.which("terraform", path=path)))
-    wrapper.chmod(0o755)
-    with (
-        project.start("rotate", SECRET, TOKEN, PATH=f"{wrapper.parent}:{path}") as runner,
-        _sampled(runner.pid) as sampler,
-    ):
-        printed = runner.communicate()
-    assert runner.returncode == 0, printed
-    recorded = record.read_text()
-    assert {"plan", "show", "apply", "output"} <= {
-        line.split()[1] for line in recorded.splitlines() if "terraform " in line
-    }
-    assert any(argument.endswith("main.py") for argument in sampler.seen), "synth was not seen"
-    report = leaks.search([*printed, recorded, *sampler.seen])
+    report = leaks.search(told_by_a_rotation(project, tmp_path, SECRET, TOKEN))
     assert report.values >= 6
     assert not report.found
 

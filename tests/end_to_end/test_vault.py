@@ -17,6 +17,7 @@ from rotation.local.leaks import Leaks
 from rotation.local.load import Load, Probe
 from rotation.local.vault_environment import ADMINISTRATOR, APPLICATION_TOKEN, MOUNT, RUNNER_TOKEN
 from rotation.model import Ring
+from tests.fixtures.children import told_by_a_rotation
 from tests.fixtures.openbao import are_forbidden
 from tests.fixtures.project import SECRET, TOKEN, Project, copy_declarations, edit
 
@@ -54,6 +55,13 @@ def on_vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         assert not report.found, f"values are in {report.found}"
     finally:
         starting.run("local", "down", "--purge")
+
+
+@pytest.fixture
+def leaks(on_vault: Project, monkeypatch: pytest.MonkeyPatch) -> Leaks:
+    on_vault.enter(monkeypatch)
+    monkeypatch.chdir(on_vault.path)
+    return Leaks(on_vault.path, ENVIRONMENT)
 
 
 def _client(project: Project, token: str) -> hvac.Client:
@@ -122,6 +130,43 @@ def test_the_demo_s_own_parts_hold(on_vault: Project) -> None:
         certificate_rotation(demo)
         demo.key_rotation(Load(on_vault.path, ENVIRONMENT))
     on_vault.transcript.extend(demo.transcript)
+
+
+def test_no_value_is_left_anywhere_not_even_one_that_the_store_has_forgotten(
+    on_vault: Project, leaks: Leaks, tmp_path: Path
+) -> None:
+    """Not with the children of a rotation, nor in OpenBao's own log and audit."""
+    leaks.learn()
+    told = told_by_a_rotation(on_vault, tmp_path, TOKEN)
+    before = leaks.search(told).values
+    on_vault.run("retire", TOKEN)
+    report = leaks.search([*told, *on_vault.transcript])
+    assert report.values == before
+    assert not report.found
+
+
+def test_a_planted_value_is_found_wherever_it_is(on_vault: Project, leaks: Leaks) -> None:
+    """Also where OpenBao itself would write it down: the path of a request is in the audit log in clear."""
+    value = "a-value-that-was-put-where-none-may-be"
+    names = (
+        ".keyturn/journal/planted",
+        ".keyturn/local/logs/openbao.planted",
+        ".keyturn/local/terraform/planted.tfstate",
+        "cdktf.out/planted.json",
+        "stacks/config/rendered/planted.yaml",
+    )
+    keys = openbao.custody(on_vault.path / ".keyturn/local/openbao")
+    _client(on_vault, keys.root_token).read(f"{MOUNT}/data/{value}")
+    planted = [on_vault.path / name for name in names]
+    try:
+        for path in planted:
+            path.write_text(value)
+        leaks.learn(value)
+        found = leaks.search([value]).found
+    finally:
+        for path in planted:
+            path.unlink()
+    assert set(found) == {*names, ".keyturn/local/openbao/audit.log", "what the commands printed"}
 
 
 def test_the_application_s_token_reads_what_it_is_pinned_to_and_nothing_else(on_vault: Project) -> None:
