@@ -77,12 +77,15 @@ class DeployerIdentity:
         vendor.runner(stack, spec, where)
 
 
-def github_actions(repository: str, environment: str, *, registered: bool = False) -> OidcTrust:
+def github_actions(
+    repository: str, environment: str, *, audience: str = "sts.amazonaws.com", registered: bool = False
+) -> OidcTrust:
     """Trust in the jobs of one repository ("owner/name") that run in one of its GitHub environments, whose protection
-    rules then decide who may start them. https://docs.github.com/actions/reference/security/oidc"""
+    rules then decide who may start them. ``audience`` is whom their tokens are made for: by default AWS.
+    https://docs.github.com/actions/reference/security/oidc"""
     return OidcTrust(
         issuer="https://token.actions.githubusercontent.com",
-        audience="sts.amazonaws.com",
+        audience=audience,
         claims={"sub": f"repo:{repository}:environment:{environment}"},
         registered=registered,
     )

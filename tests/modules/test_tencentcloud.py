@@ -19,7 +19,7 @@ from modules.managed_secret import ManagedSecret
 from modules.resource import Resource, Stack
 from modules.rotation_schedule import RotationSchedule
 from modules.rotation_trigger import RotationTrigger, Trigger, rotate_by_store
-from modules.runner_identity import RunnerIdentity
+from modules.runner_identity import RunnerIdentity, github_actions
 from modules.schema import Schema
 from modules.secretless import refusals
 from modules.tencentcloud import VERSION, TencentCloud
@@ -39,11 +39,8 @@ SECRET = f"qcs::ssm:{REGION}:uin/{UIN}:secret/creatorUin/{UIN}/staging--"
 KEY = f"qcs::kms:{REGION}:uin/{UIN}:key/creatorUin/{UIN}/${{tencentcloud_kms_key.key-orders.id}}"
 BUCKET, JOURNAL = "keyturn-config-1250000000", ("keyturn-journal-1250000000", "journals")
 STATE = ("keyturn-state-1250000000", "keyturn/application-staging.tfstate")
-GITHUB = OidcTrust(
-    issuer="https://token.actions.githubusercontent.com",
-    audience="sts.tencentcloudapi.com",
-    claims={"sub": "repo:example/orders:environment:staging"},
-)
+GITHUB = github_actions("example/orders", "staging", audience="sts.tencentcloudapi.com")
+JENKINS = OidcTrust(issuer="https://jenkins.example.com/oidc", audience="tencent", claims={"sub": "job/rotate"})
 ESTATE = Estate(
     keys=(Key("orders"),),
     secrets=(
@@ -191,6 +188,7 @@ def test_store_and_keys_are_named_for_the_rotation() -> None:
     assert (there.store().kind, there.key_service().kind) == ("tencent_ssm", "tencent_kms")
     assert there.store().options == there.key_service().options == {"region": REGION}
     assert here_.store().options == {"region": REGION, "endpoint": "http://127.0.0.1:7000"}
+    assert TencentSsm(here_.store().options), "the store takes these options"
     (provider,) = synthesized(_stack(there))["provider"]["tencentcloud"]
     assert provider == {"region": REGION, "allowed_account_ids": [UIN]}
 
@@ -339,10 +337,12 @@ def test_a_pipeline_is_trusted_by_issuer_audience_and_subject(tmp_path: Path) ->
     }
 
 
-def test_an_issuer_that_is_registered_already_needs_no_keys() -> None:
-    resources = synthesized(_foundation(cloud(), replace(GITHUB, registered=True)))["resource"]
+def test_issuers_that_are_registered_already_need_no_keys_and_are_found_by_their_names() -> None:
+    trusts = [replace(trust, registered=True) for trust in (GITHUB, JENKINS)]
+    resources = synthesized(_foundation(cloud(), *trusts))["resource"]
 
     assert "tencentcloud_cam_role_sso" not in resources
+    assert "oidc-provider/jenkins-example-com-oidc" in resources["tencentcloud_cam_role"]["runner-role"]["document"]
     assert (
         "oidc-provider/token-actions-githubusercontent-com"
         in resources["tencentcloud_cam_role"]["runner-role"]["document"]
