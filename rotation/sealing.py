@@ -27,7 +27,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from rotation.errors import StoreError
-from rotation.keys import KeyService, VersionedKeys, Wrapped
+from rotation.keys import KeyService, RewrapsKeys, Wrapped
 from rotation.secret_value import SecretValue
 
 FORMAT = "sealed/1"
@@ -105,7 +105,7 @@ def rewrap(found: Sequence[Placed], *, key: str, service: KeyService) -> list[Se
     Where the service re-wraps, it is given the wrapped data keys, and neither they nor the values are in clear outside
     of it; elsewhere, and for what another key has sealed, the value is sealed again. Raises as :func:`unseal` does.
     """
-    anew = _rewrapped(found, key, service) if isinstance(service, VersionedKeys) else {}
+    anew = _rewrapped(found, key, service) if isinstance(service, RewrapsKeys) else {}
     return [
         anew[at]
         if at in anew
@@ -119,7 +119,7 @@ def wrapping(value: Placed) -> Wrapping | None:
     return _wrapping(value) if is_sealed(value.stored) else None
 
 
-def _rewrapped(found: Sequence[Placed], key: str, service: VersionedKeys) -> dict[int, SecretValue]:
+def _rewrapped(found: Sequence[Placed], key: str, service: RewrapsKeys) -> dict[int, SecretValue]:
     """The values that this key has sealed, by their place in ``found``."""
     envelopes = {at: envelope for at, each in enumerate(found) if (envelope := _envelope(each)).key == key}
     wrapped = [

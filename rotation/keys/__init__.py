@@ -73,7 +73,15 @@ class KeyService(ABC):
     def unwrap(self, key: str, wrapped: bytes, context: Mapping[str, str]) -> bytes: ...
 
 
-class VersionedKeys(ABC):
+class RewrapsKeys(ABC):
+    """A key service that wraps data keys anew without showing them."""
+
+    @abstractmethod
+    def rewrap(self, key: str, wrapped: Sequence[Wrapped]) -> list[bytes]:
+        """The same data keys, wrapped by the latest material, in their order."""
+
+
+class VersionedKeys(RewrapsKeys):
     """A key service that says which of a key's materials wrapped what, and can stop the older ones from unwrapping."""
 
     @abstractmethod
@@ -82,10 +90,6 @@ class VersionedKeys(ABC):
     @abstractmethod
     def version_of(self, wrapped: bytes) -> int:
         """The number of the material that wrapped this; KeyServiceError for what the service never made."""
-
-    @abstractmethod
-    def rewrap(self, key: str, wrapped: Sequence[Wrapped]) -> list[bytes]:
-        """The same data keys, wrapped by the latest material, in their order. The service never shows them."""
 
     @abstractmethod
     def raise_minimum(self, key: str, version: int) -> None:
