@@ -136,12 +136,13 @@ def _turn_access_keys(users: Sequence[str]) -> list[Statement]:
 
 
 def turn_keys(account: Account, keys: Sequence[str]) -> list[Statement]:
-    return _with_keys(account, ["kms:DescribeKey", "kms:RotateKey"], keys)
+    """To rotate keys, and to wrap anew what they have wrapped (rotation/keys/tencent_kms.py)."""
+    return _with_keys(account, ["kms:ReEncrypt", "kms:RotateKey"], keys)
 
 
 def seal_values(account: Account, keys: Sequence[str]) -> list[Statement]:
-    """Data keys, what opens them, and what wraps them anew once their key was rotated."""
-    return _with_keys(account, ["kms:Decrypt", "kms:GenerateDataKey", "kms:ReEncrypt"], keys)
+    """Data keys, and what opens them."""
+    return _with_keys(account, ["kms:Decrypt", "kms:GenerateDataKey"], keys)
 
 
 def _with_keys(account: Account, actions: Sequence[str], keys: Sequence[str]) -> list[Statement]:

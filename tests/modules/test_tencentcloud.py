@@ -26,6 +26,8 @@ from modules.tencentcloud import VERSION, TencentCloud
 from modules.vendor import AccountTrust, OidcTrust, Places, Trust
 from modules.where import here
 from rotation.errors import DeclarationError
+from rotation.keys import Wrapped
+from rotation.keys.tencent_kms import TencentKms
 from rotation.local.tencent_declared import provision
 from rotation.model import Strategy
 from rotation.secret_value import SecretValue
@@ -254,6 +256,27 @@ def test_the_runner_may_turn_what_the_declared_kinds_turn_in_the_cloud_and_nothi
 
     assert may["cam:CreateAccessKey"] == may["cam:DeleteAccessKey"] == [f"qcs::cam::uin/{UIN}:uin/100000001001"]
     assert may["ssm:RotateProductSecret"] == [f"{SECRET}orders--product"]
+
+
+def test_the_runner_may_call_just_what_the_key_service_calls(
+    tencent: EmulatedCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tencent.cloud.tasks, "seconds", 0.05)
+    may = _allowed(synthesized(_foundation(cloud()))["resource"], "runner-may")
+    alias, context = tencent.name("keyturn-key"), {"keyturn:secret": "orders/token"}
+    key = {"alias": alias, "description": "d", "key_usage": "ENCRYPT_DECRYPT"}
+    provision(connect(Connection(**tencent.options)), [{"resource": {"tencentcloud_kms_key": {"key": key}}}])
+    tencent.faults.forget_calls()
+
+    service = TencentKms(tencent.options)
+    service.observe([alias])
+    made = service.data_key(alias, context)
+    service.rotate(alias)
+    (anew,) = service.rewrap(alias, [Wrapped(made.wrapped, context)])
+    assert service.unwrap(alias, anew, context) == made.plaintext
+
+    called = {call.replace(".", ":") for call in tencent.faults.calls()}
+    assert called == {action for action in may if action.startswith("kms:")}
 
 
 @pytest.mark.parametrize("options", [{}, {"uin": "*"}])
