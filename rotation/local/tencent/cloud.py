@@ -73,6 +73,10 @@ class Cloud:
         for service in self._services:
             service.tick()
 
+    def refill(self) -> None:
+        """Fill the buckets of all actions."""
+        self._buckets.clear()
+
     def close(self) -> None:
         for service in self._services:
             service.close()

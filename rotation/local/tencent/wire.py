@@ -109,10 +109,8 @@ def authenticate(request: Request, find: Callable[[str], Credential | None], own
     credential = find(signed["id"])
     if credential is None:
         raise ApiError("AuthFailure.SecretIdNotFound", "The SecretId is not found.")
-    if (
-        signed["date"] != f"{datetime.fromtimestamp(timestamp, UTC):%Y-%m-%d}"
-        or request.header("Host") not in own_names
-    ):
+    date = f"{datetime.fromtimestamp(timestamp, UTC):%Y-%m-%d}"
+    if signed["date"] != date or request.header("Host") not in own_names:
         raise _wrong_signature()
     if not hmac.compare_digest(signature(request, signed, credential.secret_key), signed["signature"]):
         raise _wrong_signature()
