@@ -34,7 +34,7 @@ def certificate_rotation(demo: Demo) -> None:
         old, new = seen[Ring.STABLE].kinds
         demo.expect(old not in _revoked(pki), "the old one is not revoked while somebody might still serve it")
         demo.keyturn("retire", CERTIFICATE)
-        demo.expect(_revoked(pki) >= {old}, f"once retired it is on OpenBao's revocation list: {old:x}")
+        demo.expect(_revoked(pki) >= {old}, f"once retired it is on OpenBao's revocation list: {old:040x}")
         demo.expect(new not in _revoked(pki), "the new one is not")
     failures = [failure for each in seen.values() for failure in each.failures]
     for failure in failures[:3]:
