@@ -204,8 +204,9 @@ class Vault(Vendor):
             self._policy(stack, f"read-{spec.name}", rules, where)
 
     def runner(self, stack: Stack, spec: RunnerSpec, where: Where) -> None:
-        rules = policies.keep_token() | policies.turn_secrets(self.kv, spec.secrets)
-        rules |= policies.look_at_secrets(self.kv, spec.reads)
+        # In this order: what is turned may be read for another secret, too.
+        rules = policies.keep_token() | policies.look_at_secrets(self.kv, spec.reads)
+        rules |= policies.turn_secrets(self.kv, spec.secrets)
         rules |= policies.turn_keys(self.transit, [self.key_reference(name) for name in sorted(spec.keys)])
         rules |= policies.seal_values(self.transit, [self.key_reference(name) for name in sorted(spec.sealing_keys)])
         if self.pki_roles:

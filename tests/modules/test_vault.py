@@ -312,6 +312,17 @@ def test_a_role_that_is_not_declared_is_found_out_at_synth(kind: Credential) -> 
         RunnerIdentity(_stack(vendor), vendor, estate, keys={}, places=Places("config"), trusts=())
 
 
+def test_a_secret_that_another_one_reads_is_turned_all_the_same() -> None:
+    authority = Secret("internal/ca", Credential("tls_authority"), strategy=Strategy.OVERLAPPING)
+    leaf = Secret("orders/tls", Credential("tls_certificate", reads=("internal/ca",)), strategy=Strategy.OVERLAPPING)
+    alone, read = _stack(vault()), _stack(vault())
+    for stack, secrets in ((alone, (authority,)), (read, (authority, leaf))):
+        RunnerIdentity(stack, vault(), Estate(secrets=secrets), keys={}, places=Places("config"), trusts=())
+
+    assert _rules(alone, "policy-runner").items() <= _rules(read, "policy-runner").items()
+    assert _rules(read, "policy-runner")[f"{MOUNT}/data/internal/ca"] == ["create", "read", "update"]
+
+
 def test_a_name_that_a_policy_would_take_for_many_is_refused() -> None:
     greedy = Secret("a/b", Credential("vault_approle_secret_id", {"role": "*"}), strategy=Strategy.OVERLAPPING)
     stack = _stack(vault())
