@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import Any
 
 from modules import aws_policies as policies
 from modules.asset import asset
-from modules.resource import Provider, Resource, Stack, address, literal
+from modules.resource import Provider, Resource, Stack, address, literal, text_object
 from modules.schema import Schema
 from modules.vendor import (
     AccountTrust,
@@ -129,21 +128,7 @@ class Aws(FunctionVendor, ConfigVendor):
         return "aws_s3_object" if Schema.load("aws", self.version).has("aws_s3_object") else "aws_s3_bucket_object"
 
     def config_object(self, stack: Stack, name: str, place: str, key: str, content: str, where: Where) -> Resource:
-        return Resource(
-            stack,
-            name,
-            self.config_kind(),
-            {
-                "bucket": place,
-                "key": key,
-                "content": literal(content),
-                "content_type": "text/plain; charset=utf-8",
-                # After an update that failed the provider keeps the new content in its state all the same; only the
-                # object's own ETag, which is the MD5 of its text, shows the next plan that it is still the old one.
-                "etag": hashlib.md5(content.encode(), usedforsecurity=False).hexdigest(),
-            },
-            where=where,
-        )
+        return Resource(stack, name, self.config_kind(), text_object(place, key, content), where=where)
 
     def runner(self, stack: Stack, spec: RunnerSpec, where: Where) -> None:
         trust = policies.document(

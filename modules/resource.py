@@ -6,6 +6,7 @@ import, and their types hold for one provider version, while environments pin di
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -131,6 +132,19 @@ def address(kind: str, name: str) -> str:
 def literal(text: str) -> str:
     """The text as Terraform must be given it to mean just that: its own templates' openings are doubled."""
     return text.replace("${", "$${").replace("%{", "%%{")
+
+
+def text_object(bucket: str, key: str, content: str) -> dict[str, Any]:
+    """The arguments that an object in a bucket has with every provider, for one that holds a text."""
+    return {
+        "bucket": bucket,
+        "key": key,
+        "content": literal(content),
+        "content_type": "text/plain; charset=utf-8",
+        # After an update that failed the provider keeps the new content in its state all the same; only the object's
+        # own ETag, which is the MD5 of its text, shows the next plan that it is still the old one.
+        "etag": hashlib.md5(content.encode(), usedforsecurity=False).hexdigest(),
+    }
 
 
 def _given(arguments: Arguments) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from modules import scf_timer
 from modules import tencent_policies as policies
 from modules.asset import asset
 from modules.cdk import TerraformResourceLifecycle
-from modules.resource import Data, Provider, Resource, Stack, construct_id, literal
+from modules.resource import Data, Provider, Resource, Stack, construct_id, literal, text_object
 from modules.vendor import (
     ConfigVendor,
     FunctionSpec,
@@ -158,21 +158,8 @@ class TencentCloud(FunctionVendor, ConfigVendor):
         return "tencentcloud_cos_bucket_object"
 
     def config_object(self, stack: Stack, name: str, place: str, key: str, content: str, where: Where) -> Resource:
-        return Resource(
-            stack,
-            name,
-            self.config_kind(),
-            {
-                "bucket": place,
-                "key": key,
-                "acl": "private",
-                "content": literal(content),
-                "content_type": "text/plain; charset=utf-8",
-                # The object's own, which the provider reads back: the next plan shows an update that failed.
-                "etag": hashlib.md5(content.encode(), usedforsecurity=False).hexdigest(),
-            },
-            where=where,
-        )
+        arguments = {**text_object(place, key, content), "acl": "private"}
+        return Resource(stack, name, self.config_kind(), arguments, where=where)
 
     def runner(self, stack: Stack, spec: RunnerSpec, where: Where) -> None:
         account = self._account
