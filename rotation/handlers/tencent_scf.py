@@ -54,13 +54,13 @@ def main_handler(event: Mapping[str, Any], context: Mapping[str, Any]) -> dict[s
 
 
 def _lend_keys() -> None:
-    """Let the journal's bucket be reached with the keys of the function's role, unless it has keys of its own.
-    Tencent's COS speaks S3's language, at the address that AWS_ENDPOINT_URL_S3 names."""
-    if "AWS_ACCESS_KEY_ID" in os.environ and not os.environ.get(_LENT):
+    """Let the journal's bucket be reached with the keys of the function's role, where AWS_ENDPOINT_URL_S3 names its
+    server and no other keys are there: Tencent's COS speaks S3's language."""
+    own_keys = "AWS_ACCESS_KEY_ID" in os.environ and _LENT not in os.environ
+    if own_keys or "AWS_ENDPOINT_URL_S3" not in os.environ or not all(name in os.environ for name in _KEYS.values()):
         return
-    for theirs, own in _KEYS.items():
-        os.environ[theirs] = os.environ.get(own, "")
-    os.environ[_LENT] = "yes"  # a warm instance gets new keys, and lends those
+    os.environ.update({theirs: os.environ[own] for theirs, own in _KEYS.items()})
+    os.environ[_LENT] = "yes"  # a warm instance is given new keys, and lends those
 
 
 def _limit(context: Mapping[str, Any]) -> float:

@@ -22,7 +22,6 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -152,13 +151,6 @@ class _Served(NamedTuple):
     weight: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Configuration:
-    """What one ring is to run: keyturn's variables for it; none where it has no pins."""
-
-    own: Mapping[str, str]
-
-
 class TencentScfTarget(DeployTarget):
     """One function, and so one consumer, per declaration of this target."""
 
@@ -196,7 +188,7 @@ class TencentScfTarget(DeployTarget):
             after = self._routed(before, versions)
             changed = [f"{self}:{self._options.alias}"] if after != before else []
             if after != before:
-                self._scf.route(self._options.alias, after)
+                self._scf.route(self._options.alias, before, after)
         wanted = {f"{self}/{ring}": version for ring, version in sorted(versions.items())}
         digest = hashlib.sha256(json.dumps([str(self), wanted, after], sort_keys=True).encode()).hexdigest()
         return Deployment(digest, tuple(changed))
@@ -204,15 +196,15 @@ class TencentScfTarget(DeployTarget):
     def _rings(self, places: Sequence[Place]) -> list[Ring]:
         return sorted(ring for consumer, ring in places if consumer == self._consumer.name)
 
-    def _configuration(self, ring: Ring) -> _Configuration:
-        """The rendered file's variables, and keyturn's two of its own."""
+    def _configuration(self, ring: Ring) -> dict[str, str]:
+        """The rendered file's variables, and keyturn's two of its own; none where the ring has no pins."""
         generations = pins.load(self._project / self._manifest.pins).at(self._consumer.name, ring)
         if not generations:
-            return _Configuration({})
+            return {}
         rendered = self._project / self._consumer.rings[ring].rendered
         variables = _parse(rendered)
         stands_for = ",".join(f"{secret}={generation}" for secret, generation in sorted(generations.items()))
-        return _Configuration({**variables, OWNED: ",".join(sorted(variables)), GENERATIONS: stands_for})
+        return {**variables, OWNED: ",".join(sorted(variables)), GENERATIONS: stands_for}
 
     def _settled_alias(self) -> _Served:
         """What the alias serves, once that is no longer ``$LATEST``."""
@@ -227,14 +219,14 @@ class TencentScfTarget(DeployTarget):
         latest = self._scf.settled(LATEST)
         copy = self._scf.published(latest, self._digest(latest.variables, latest))
         served = alias.served._replace(stable=copy)
-        self._scf.route(self._options.alias, served)
+        self._scf.route(self._options.alias, alias.served, served)
         return served
 
-    def _version(self, wanted: _Configuration, serving: str) -> str:
+    def _version(self, wanted: Mapping[str, str], serving: str) -> str:
         """The published version with this configuration and the code that serves now."""
         latest = self._scf.settled(LATEST)
         self._guard(latest, self._scf.version(serving), serving)
-        variables = {**latest.others, **wanted.own}
+        variables = {**latest.others, **wanted}
         self._check(wanted, latest, variables)
         latest = self._scf.configured(variables)
         return self._scf.published(latest, self._digest(variables, latest))
@@ -250,10 +242,10 @@ class TencentScfTarget(DeployTarget):
                 f"Publish {LATEST} and move the alias {self._options.alias} to it first, then run the command again.",
             )
 
-    def _check(self, wanted: _Configuration, latest: _Function, variables: Mapping[str, str]) -> None:
+    def _check(self, wanted: Mapping[str, str], latest: _Function, variables: Mapping[str, str]) -> None:
         """Refuse variables that SCF would not take, or that are somebody else's."""
-        bad = [name for name in wanted.own if not _NAME.fullmatch(name) or name.startswith(_RESERVED)]
-        taken = sorted(wanted.own.keys() & latest.others.keys())
+        bad = [name for name in wanted if not _NAME.fullmatch(name) or name.startswith(_RESERVED)]
+        taken = sorted(wanted.keys() & latest.others.keys())
         empty = [name for name, value in variables.items() if not value]
         for names, what in ((bad, "no name for a variable in SCF"), (empty, "empty, which SCF refuses")):
             if names:
@@ -294,21 +286,26 @@ class _Scf:
         reply = self._call("GetAlias", {"Name": name}, f"read the alias {name} of {self._target}", ("FunctionVersion",))
         return _read(_Alias, reply)
 
-    def route(self, name: str, served: _Served) -> None:
-        """Let the alias serve these versions. An old routing is taken away by an empty one, and that is looked
-        at: it is not documented what leaving it out does."""
-        weights = [] if served.canary is None else [{"Version": served.canary, "Weight": served.weight}]
+    def route(self, name: str, before: _Served, after: _Served) -> None:
+        """Let the alias serve other versions. Raises :class:`Conflict` where it no longer serves what it did.
+
+        An old routing is taken away by an empty one, and that is looked at: what leaving it out does is not documented.
+        """
+        standing = self.alias(name)
+        if standing.served != before:
+            raise Conflict(f"somebody else has moved the alias {name} of {self._target}")
+        weights = [] if after.canary is None else [{"Version": after.canary, "Weight": after.weight}]
         parameters = {
             "Name": name,
-            "FunctionVersion": served.stable,
+            "FunctionVersion": after.stable,
             "RoutingConfig": {"AdditionalVersionWeights": weights},
-            "Description": self.alias(name).Description or "",
+            "Description": standing.Description or "",
         }
         self._call("UpdateAlias", parameters, f"move the alias {name} of {self._target}")
         until(
             lambda: self.alias(name).served,
-            lambda seen: seen[:2] == served[:2],
-            what=f"the alias {name} of {self._target} with version {served.stable}",
+            lambda seen: seen[:2] == after[:2],
+            what=f"the alias {name} of {self._target} with version {after.stable}",
         )
 
     def version(self, qualifier: str) -> _Function:

@@ -277,6 +277,24 @@ def test_nothing_else_is_deployed_along(estate: Estate, change: str) -> None:
     assert estate.function.variables()["DB_GENERATION"] == "41"
 
 
+def test_an_alias_that_somebody_moved_meanwhile_is_left_to_them(
+    estate: Estate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estate.deploy(*Ring, generation=41)
+    ask = Cloud.call_once
+
+    def meddled(cloud: Cloud, service: str, asked: str, *arguments: Any) -> dict[str, Any]:
+        reply = ask(cloud, service, asked, *arguments)
+        if asked == "PublishVersion":
+            estate.function.ask("UpdateAlias", Name="$DEFAULT", FunctionVersion="1")
+        return reply
+
+    monkeypatch.setattr(Cloud, "call_once", meddled)
+    with pytest.raises(Conflict, match="somebody else has moved the alias"):
+        estate.deploy(Ring.CANARY, generation=42)
+    assert estate.alias() == ("1", {})
+
+
 def test_a_function_whose_change_failed_is_refused(estate: Estate, tencent: TencentCloud) -> None:
     estate.deploy(*Ring, generation=41)
     service = tencent.cloud.service(Scf)
