@@ -143,16 +143,22 @@ def _cloud(region: str, endpoint: str | None, timeout: float) -> Cloud:
 
 
 class Cloud:
-    """Calls in one region. Safe for threads. ``clock`` gives Unix seconds; it is what requests are signed with."""
+    """Calls in one region. Safe for threads. ``clock`` gives Unix seconds; it is what requests are signed with.
+    ``credentials`` sign instead of the runner's own."""
 
     def __init__(
-        self, region: str, endpoint: str | None = None, timeout: float = 15.0, clock: Callable[[], float] = time.time
+        self,
+        region: str,
+        endpoint: str | None = None,
+        timeout: float = 15.0,
+        clock: Callable[[], float] = time.time,
+        credentials: Provided | None = None,
     ) -> None:
         self.region = region
         self._endpoint = endpoint
         self._timeout = timeout
         self._clock = clock
-        self._credentials = _Credentials()
+        self._credentials = credentials or _Credentials()
         self._clients: dict[str, _Client] = {}
         self._lock = threading.Lock()
 
@@ -247,7 +253,9 @@ class _Client(CommonClient):  # type: ignore[misc]  # the SDK has no types
         )
 
 
-class _Provided(Protocol):
+class Provided(Protocol):
+    """Who signs."""
+
     def get_credential_info(self) -> tuple[str, str, str | None]: ...
 
 
@@ -255,7 +263,7 @@ class _Credentials:
     """Who the runner is, asked for at each call: the environment's keys change under a warm cloud function."""
 
     def __init__(self) -> None:
-        self._chain: _Provided | None = None
+        self._chain: Provided | None = None
         self._lock = threading.Lock()
 
     def get_credential_info(self) -> tuple[str, str, str | None]:
@@ -269,7 +277,7 @@ class _Credentials:
             raise _no_credentials()
         return found
 
-    def _provided(self) -> _Provided:
+    def _provided(self) -> Provided:
         with self._lock:
             if self._chain is None:
                 try:

@@ -47,6 +47,10 @@ class OfUser(Parameters):
     Name: str
 
 
+class UpdateUser(OfUser):
+    Remark: str | None = None  # what else it can change is not emulated
+
+
 class DeleteUser(OfUser):
     Force: Literal[0, 1] = 0
 
@@ -116,6 +120,13 @@ class Cam(Service):
             "RecentlyLoginIP": "",
             "RecentlyLoginTime": "",
         }
+
+    @action()
+    def update_user(self, _call: Call, asked: UpdateUser) -> Fields:
+        user = self._user(asked.Name)
+        if asked.Remark is not None:
+            self._users.put(user.name, user.model_copy(update={"remark": asked.Remark}))
+        return {}
 
     @action()
     def delete_user(self, _call: Call, asked: DeleteUser) -> Fields:
