@@ -28,20 +28,28 @@ from tests.fixtures.tencent import REGION, ask, refused
 
 
 @contextmanager
-def program(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
-    """The program, answering; killed at the end if it still runs."""
+def running(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
+    """The program's process; killed at the end if it still runs."""
     command = [sys.executable, "-m", "rotation.local.tencent", f"--port={port}", f"--folder={folder}", "--with-parent"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     with process:
         try:
-            answers = answers_http(f"http://127.0.0.1:{port}/keyturn/ready")
-            deadline = time.monotonic() + 30
-            while process.poll() is None and not answers():
-                assert time.monotonic() < deadline, "the program does not answer"
-                time.sleep(0.05)
             yield process
         finally:
             process.kill()
+
+
+@contextmanager
+def program(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
+    """The program's process when it answers."""
+    with running(folder, port) as process:
+        answers = answers_http(f"http://127.0.0.1:{port}/keyturn/ready")
+        deadline = time.monotonic() + 30
+        while not answers():
+            assert process.poll() is None, "the program ended"
+            assert time.monotonic() < deadline, "the program does not answer"
+            time.sleep(0.05)
+        yield process
 
 
 def client(folder: Path, port: int) -> Any:
@@ -65,19 +73,19 @@ def test_it_keeps_its_data_and_its_key_when_it_is_killed(tmp_path: Path) -> None
     folder = tmp_path / "cloud"
     with pytest.raises(LocalError, match="never been started"):
         custody(folder)
-    with program(folder, port) as running:
+    with program(folder, port) as process:
         key = custody(folder)
         ask(client(folder, port), "CreateSecret", SecretName="kept", SecretString="canary-of-the-program")
-        running.kill()
-    with program(folder, port) as running:
+        process.kill()
+    with program(folder, port) as process:
         assert custody(folder) == key
         found = ask(client(folder, port), "GetSecretValue", SecretName="kept", VersionId="SSM_Current")
         assert found.SecretString == "canary-of-the-program"
         _misbehaves_on_demand(folder, port)
-        _refuses_a_second_one(folder)
-        running.send_signal(signal.SIGTERM)
-        printed, _ = running.communicate(timeout=30)
-    assert running.returncode == 0, printed
+        _refuses_a_second_one(folder, port)
+        process.send_signal(signal.SIGTERM)
+        printed, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, printed
     assert "canary" not in printed
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
     assert set(modes.values()) == {0o600}, modes
@@ -102,8 +110,12 @@ def _misbehaves_on_demand(folder: Path, port: int) -> None:
     assert control(port, "GET", "nothing")[0] == 404
 
 
-def _refuses_a_second_one(folder: Path) -> None:
-    with program(folder, free_port()) as second:
-        printed, _ = second.communicate(timeout=30)
-    assert second.returncode == 1
-    assert "already runs on this folder" in printed
+def _refuses_a_second_one(folder: Path, port: int) -> None:
+    elsewhere = folder.with_name("elsewhere")
+    for place, number, says in (
+        (folder, free_port(), "already runs on this folder"),
+        (elsewhere, port, f"cannot listen on port {port}"),
+    ):
+        with running(place, number) as second:
+            printed, _ = second.communicate(timeout=30)
+        assert (second.returncode, says in printed) == (1, True), printed

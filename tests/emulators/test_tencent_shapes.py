@@ -126,6 +126,7 @@ def ask_kms(recorder: Recorder) -> None:
 
 def ask_cam(recorder: Recorder) -> None:
     uin = recorder.ask("cam", "AddUser", Name="bob", UseApi=1)["Uin"]
+    recorder.ask("cam", "UpdateUser", Name="bob", Remark="a friend")
     recorder.ask("cam", "GetUser", Name="bob")
 
     def ask(action: str, **parameters: Any) -> dict[str, Any]:

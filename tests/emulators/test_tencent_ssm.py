@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from tencentcloud.common.exception import TencentCloudSDKException
 
 from rotation.local.tencent.cloud import Settings
 from tests.fixtures.tencent import TencentCloud, ask, refused, running_tencent
@@ -88,6 +90,20 @@ def test_a_version_that_exists_is_refused_even_with_its_own_value(ssm: Any, name
         with refused("ResourceInUse.VersionIdExists"):
             put(ssm, name, "g1", value)
     assert text(ssm, name, "g1") == "same"
+
+
+def test_of_many_who_put_the_same_version_at_once_one_wins(tencent: TencentCloud, name: str) -> None:
+    def attempt(number: int) -> str:
+        try:
+            put(tencent.client("ssm"), name, "g1", f"of {number}")
+        except TencentCloudSDKException as error:
+            return str(error.code)
+        return f"of {number}"
+
+    with ThreadPoolExecutor(8) as runners:
+        ends = list(runners.map(attempt, range(8)))
+    (winner,) = [end for end in ends if end != "ResourceInUse.VersionIdExists"]
+    assert text(tencent.client("ssm"), name, "g1") == winner
 
 
 def test_an_eleventh_version_is_refused_until_one_is_deleted(ssm: Any, name: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -308,3 +310,31 @@ def test_faults_come_after_as_many_calls_as_they_were_told(tencent: TencentCloud
             ask(ssm, action, SecretName=slot)
     assert versions(ssm, slot) == ["first"]
     assert tencent.faults.calls()["ssm.DescribeSecret"] == 2
+
+
+def test_a_service_that_stumbles_answers_internal_error_and_logs_no_value(
+    tencent: TencentCloud, ssm: Any, slot: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stumble(self: Any, secret: Any) -> None:
+        raise ValueError(secret.versions["second"].text)
+
+    monkeypatch.setattr("rotation.local.tencent.ssm_records.Secrets.put", stumble)
+    with refused("InternalError"):
+        ask(ssm, "PutSecretValue", SecretName=slot, VersionId="second", SecretString="canary-of-a-value")
+    assert "ssm.PutSecretValue failed with ValueError" in caplog.text
+    assert "canary" not in caplog.text
+    monkeypatch.undo()
+    assert versions(ssm, slot) == ["first"]
+
+
+def test_requests_that_no_sdk_would_send_are_refused(tencent: TencentCloud) -> None:
+    for method, path, body in (("POST", "/", b"\xff\x00"), ("PUT", "/", b""), ("POST", "/elsewhere", b"{}")):
+        connection = http.client.HTTPConnection(tencent.endpoint, timeout=10)
+        try:
+            connection.request(method, path, body)
+            answer = connection.getresponse()
+            code = json.loads(answer.read())["Response"]["Error"]["Code"]
+        finally:
+            connection.close()
+        assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
+        assert code == ("MissingParameter" if (method, path) == ("POST", "/") else "InvalidRequest")

@@ -18,6 +18,7 @@ import json
 import logging
 import socket
 import threading
+import traceback
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -89,6 +90,10 @@ class Application:
         except ApiError as error:
             _log.info("%s.%s refused: %s", request.service, request.operation, error.code)
             return refusal(error)
+        except Exception as problem:  # noqa: BLE001  # whatever a service stumbles over, the server goes on
+            frames = "".join(traceback.format_tb(problem.__traceback__)[-4:])  # no message: it may quote a value
+            _log.error("%s.%s failed with %s\n%s", request.service, request.operation, type(problem).__name__, frames)
+            return refusal(ApiError("InternalError", f"The emulator failed with {type(problem).__name__}."))
 
     def _control(self, request: Request) -> Response:
         try:
@@ -150,12 +155,15 @@ class Server:
     """The cloud on a port of 127.0.0.1 (0 for a free one), served by a thread of this process."""
 
     def __init__(self, cloud: Cloud, port: int = 0) -> None:
+        """Raises OSError for a port that is taken."""
         self.application = Application(cloud)
         self._cloud = cloud
-        self._http = ThreadedWSGIServer(HOST, port, self.application, _Handler)
+        with socket.create_server((HOST, port), backlog=128) as listener:  # werkzeug would end the program instead
+            port = listener.getsockname()[1]
+            self._http = ThreadedWSGIServer(HOST, port, self.application, _Handler, fd=listener.fileno())
         self._http.daemon_threads = False  # so that they are waited for at the end
-        self.address = f"{HOST}:{self._http.port}"
-        cloud.names |= {self.address, f"localhost:{self._http.port}"}
+        self.address = f"{HOST}:{port}"
+        cloud.names |= {self.address, f"localhost:{port}"}
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, name="tencent"),
