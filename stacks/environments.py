@@ -61,7 +61,7 @@ class CosState(S3State):
 class Environment:
     """One environment. ``order`` ranks it: lower ones go first. ``vendor`` has its secrets and keys, and its
     configuration objects too, unless they are ``configured_by`` another one, which then has the application stack, and
-    a role for whoever deploys it: ``config_trusts`` are whom it trusts, as ``trusts`` are whom the runner's trusts.
+    a role that may deploy it, for those whom it ``config_trusts`` (the runner, as the other vendor knows it).
     ``provisioned`` are the parts that something else than Terraform puts in place. ``applications`` are the addresses
     of the consumers' rings, and ``https`` those (host:port) where they serve a certificate that is rotated here;
     ``recovery_days`` and ``deletion_days`` are how long deleted secrets and keys can be brought back. ``rehearsal``

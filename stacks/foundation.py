@@ -50,8 +50,8 @@ class Foundation(Stack):
         elif PART not in environment.provisioned:  # else the application stack is all that Terraform has
             environment.configured_by.provide(self)
             environment.configured_by.config_place(self, environment.config, here())
-            trusts = environment.config_trusts
-            DeployerIdentity(self, environment.configured_by, estate, places=places, trusts=trusts)
+            if trusts := environment.config_trusts:
+                DeployerIdentity(self, environment.configured_by, estate, places=places, trusts=trusts)
         if environment.trigger is not None:
             RotationTrigger(
                 self,

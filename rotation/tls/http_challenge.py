@@ -33,7 +33,7 @@ def from_folder(webroot: Path, path: str, text: str) -> Iterator[None]:
 def from_here(address: str, path: str, text: str) -> Iterator[None]:
     """Answer at ``address`` ("host:port"), beside whatever else this process answers there. Raises
     :class:`UsageError` where it cannot listen, :class:`Unavailable` while another process does."""
-    server = _Server.shared(address)
+    server = retrying(lambda: _Server.shared(address))
     server.answers[path] = text
     try:
         yield
@@ -63,7 +63,7 @@ class _Server(ThreadingHTTPServer):
     def shared(cls, address: str) -> _Server:
         with cls._lock:
             if address not in cls._running:
-                cls._running[address] = retrying(lambda: cls._started(address))
+                cls._running[address] = cls._started(address)
             server = cls._running[address]
             server.users += 1
             return server
