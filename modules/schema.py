@@ -4,8 +4,9 @@ The schemas in schemas/ are reduced to the resources in use and to what a declar
 ``required`` and ``optional`` arguments ({name: type}), ``computed`` ones (names), and nested ``blocks`` with their
 ``nesting`` (list, set or single), ``min`` and ``max`` (0: no limit). AWS 3.39.0 comes from ``terraform providers schema
 -json``; 6.69.1 was read off its typed bindings, which do not tell the computed arguments, nor sets from lists.
-Tencent Cloud's comes from ``terraform providers schema -json`` too, but for its data source, which was read off
-https://github.com/tencentcloudstack/terraform-provider-tencentcloud (services/kms/data_source_tc_kms_keys.go).
+Tencent Cloud's comes from ``terraform providers schema -json`` too, but for its data sources, which were read off
+https://github.com/tencentcloudstack/terraform-provider-tencentcloud (services/kms/data_source_tc_kms_keys.go and
+services/cam/data_source_tc_cam_users.go).
 ``absent`` lists resources that other versions have and this one has not; ``data`` has the data sources, where any are
 in use.
 """

@@ -8,11 +8,9 @@ Lists are lists even of one: Terraform's provider takes no plain text there, nor
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from rotation.errors import DeclarationError
 
 Statement = dict[str, Any]
 
@@ -99,21 +97,7 @@ def turn_secrets(secrets: Sequence[str]) -> list[Statement]:
     )
 
 
-def turn_credential(account: Account, secret: str, kind: str, options: Mapping[str, Any]) -> list[Statement]:
-    """What a secret's credential kind needs of the cloud beside its store: nothing, where its target is another.
-
-    Raises :class:`DeclarationError` for a kind that does not say whose keys it turns.
-    """
-    if kind == "tencent_product_secret":
-        return _turn_products([account.secret(str(options.get("secret", secret)))])
-    if kind == "tencent_cam_key":
-        if not str(options.get("uin", "")).isdigit():
-            raise DeclarationError(f"the secret {secret} does not say the UIN of the user whose access keys it has")
-        return _turn_access_keys([account.user(str(options["uin"]))])
-    return []
-
-
-def _turn_products(secrets: Sequence[str]) -> list[Statement]:
+def turn_products(secrets: Sequence[str]) -> list[Statement]:
     """What rotation/credentials/tencent_product_secret.py needs beside reading its secrets."""
     return [
         *_may(["ssm:DescribeRotationDetail", "ssm:DescribeRotationHistory", "ssm:RotateProductSecret"], secrets),
@@ -121,15 +105,17 @@ def _turn_products(secrets: Sequence[str]) -> list[Statement]:
     ]
 
 
-def _turn_access_keys(users: Sequence[str]) -> list[Statement]:
+def turn_access_keys(users: Sequence[str]) -> list[Statement]:
     """What rotation/credentials/tencent_cam_key.py needs of the users whose keys it turns."""
     return _may(
         [
             "cam:CreateAccessKey",
             "cam:DeleteAccessKey",
             "cam:GetSecurityLastUsed",
+            "cam:GetUser",
             "cam:ListAccessKeys",
             "cam:UpdateAccessKey",
+            "cam:UpdateUser",
         ],
         users,
     )

@@ -40,6 +40,7 @@ VERSION = "1.83.25"
 ENVIRONMENT_TAG = "keyturn:environment"
 
 _SECRET_NAME, _POLICY_NAME, _ALIAS = 128, 128, 60  # characters
+_USER_NAME = re.compile(r"[A-Za-z0-9@._+=-]{1,64}")
 _YEAR = 365
 _NAMESPACE = "default"
 _HANDLER = "bootstrap.main_handler"  # must be given, and a custom runtime does not look at it
@@ -167,7 +168,7 @@ class TencentCloud(FunctionVendor, ConfigVendor):
         may += policies.turn_keys(account, list(spec.keys.values()))
         may += policies.seal_values(account, [spec.keys[name] for name in sorted(spec.sealing_keys)])
         for name, kind in spec.credentials.items():
-            may += policies.turn_credential(account, self.stored_as(name), kind.kind, kind.options)
+            may += self._turn_credential(stack, name, kind, where)
         if self.app_id is not None:
             objects = [account.objects(spec.places.config, f"{consumer}/*") for consumer in spec.consumers]
             may += policies.put_configuration(objects)
@@ -243,14 +244,23 @@ class TencentCloud(FunctionVendor, ConfigVendor):
         return {name: literal(value) for name, value in tags.items()}
 
     def _found_key(self, stack: Stack, name: str, where: Where) -> str:
-        """A key's identifier, looked up by its alias: SSM takes no alias, and another stack has the key. The search
-        answers with aliases that begin alike too; without the key there is no plan."""
-        source, alias = construct_id(f"key-{name}"), self.key_reference(name)
-        if stack.node.try_find_child(source) is None:
-            wanted = {"search_key_alias": alias, "role": 0, "key_state": 1}  # the account's own, enabled
-            Data(stack, source, "tencentcloud_kms_keys", wanted, where=where)
-        found = f"data.tencentcloud_kms_keys.{source}.key_list"
-        return f'${{[for key in {found} : key.key_id if key.alias == "{alias}"][0]}}'
+        """A key's identifier, looked up by its alias: SSM takes no alias, and another stack has the key."""
+        alias = self.key_reference(name)
+        wanted = {"search_key_alias": alias, "role": 0, "key_state": 1}  # the account's own, enabled
+        return _looked_up(stack, f"key-{name}", "kms_keys", wanted, ("key_list", "alias", alias, "key_id"), where)
+
+    def _turn_credential(self, stack: Stack, name: str, kind: Plugin, where: Where) -> list[policies.Statement]:
+        """What a secret's credential kind needs of the cloud beside its store: nothing, where its target is another."""
+        if kind.kind == "tencent_product_secret":
+            return policies.turn_products([self._account.secret(self.stored_as(name))])
+        if kind.kind != "tencent_cam_key":
+            return []
+        user = str(kind.options.get("user", ""))
+        if not _USER_NAME.fullmatch(user):
+            raise DeclarationError(f"{where}: the secret {name} does not name the CAM user whose access keys it has")
+        found = ("user_list", "name", user, "uin")
+        uin = _looked_up(stack, f"user-of-{name}", "cam_users", {"name": user}, found, where)
+        return policies.turn_access_keys([self._account.user(uin)])
 
     def _may_turn(self, secrets: Sequence[str], reads: Sequence[str]) -> list[policies.Statement]:
         statements = policies.turn_secrets([self._account.secret(name) for name in secrets])
@@ -454,6 +464,22 @@ class TencentCloud(FunctionVendor, ConfigVendor):
             },
             where=where,
         )
+
+
+def _looked_up(
+    stack: Stack, name: str, source: str, arguments: Mapping[str, Any], found: tuple[str, str, str, str], where: Where
+) -> str:
+    """A field of the one thing that is asked for, as an expression: ``found`` is the list that the data source answers
+    with, the attribute that must be just this value (a search may answer with what only begins alike), and the field.
+    Without the thing there is no plan. It is a local value, for within a policy's JSON its quotes would be escaped."""
+    construct = construct_id(name)
+    if stack.node.try_find_child(construct) is None:
+        Data(stack, construct, f"tencentcloud_{source}", arguments, where=where)
+        listed, attribute, value, field_ = found
+        answer = f"data.tencentcloud_{source}.{construct}.{listed}"
+        one = f'${{[for one in {answer} : one.{field_} if one.{attribute} == "{value}"][0]}}'
+        stack.add_override(f"locals.{construct}", one)
+    return f"${{local.{construct}}}"
 
 
 def _runtime(spec: FunctionSpec, where: Where) -> str:

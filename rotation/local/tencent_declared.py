@@ -15,7 +15,7 @@ from rotation.errors import KeyturnError, LocalError
 from rotation.tencentcloud import Cloud, Manner
 
 Arguments = Mapping[str, Any]
-_LOOKED_UP = re.compile(r"\$\{\[for key in data\.tencentcloud_kms_keys\.([\w-]+)\..*\}")
+_LOOKED_UP = re.compile(r"\$\{local\.([\w-]+)\}")  # by the data source of the same name
 _PLACEHOLDER = "default"  # the version, and the value, that the provider makes a secret with
 
 

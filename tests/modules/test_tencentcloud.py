@@ -159,7 +159,8 @@ def test_a_slot_s_key_is_looked_up_by_its_exact_alias_and_another_one_never_repl
     assert sought["key-orders"]["search_key_alias"] == "keyturn-staging-orders"
     assert len(sought) == 1, "two secrets of one key look it up once"
     slots = content["resource"]["tencentcloud_ssm_secret"]
-    assert 'if key.alias == "keyturn-staging-orders"][0]' in slots["orders--db"]["kms_key_id"]
+    assert slots["orders--db"]["kms_key_id"] == slots["orders--token"]["kms_key_id"] == "${local.key-orders}"
+    assert 'if one.alias == "keyturn-staging-orders"][0]' in content["locals"]["key-orders"]
     assert "kms_key_id" not in slots["orders--spare"]
     assert slots["orders--db"]["lifecycle"] == {"ignore_changes": ["kms_key_id"]}
 
@@ -247,14 +248,17 @@ def test_the_runner_may_call_just_what_the_store_calls(tencent: EmulatedCloud) -
 
 def test_the_runner_may_turn_what_the_declared_kinds_turn_in_the_cloud_and_nothing_for_others() -> None:
     kinds = {
-        "orders/cam": Credential("tencent_cam_key", {"uin": "100000001001"}),
+        "orders/cam": Credential("tencent_cam_key", {"user": "orders-ci"}),
         "orders/product": Credential("tencent_product_secret"),
         "orders/db": Credential("mysql_user"),
     }
     secrets = tuple(Secret(name, kind, strategy=Strategy.OVERLAPPING) for name, kind in kinds.items())
-    may = _allowed(synthesized(_foundation(cloud(), estate=Estate(secrets=secrets)))["resource"], "runner-may")
+    content = synthesized(_foundation(cloud(), estate=Estate(secrets=secrets)))
+    may = _allowed(content["resource"], "runner-may")
 
-    assert may["cam:CreateAccessKey"] == may["cam:DeleteAccessKey"] == [f"qcs::cam::uin/{UIN}:uin/100000001001"]
+    assert content["data"]["tencentcloud_cam_users"]["user-of-orders--cam"]["name"] == "orders-ci"
+    user = f"qcs::cam::uin/{UIN}:uin/${{local.user-of-orders--cam}}"
+    assert may["cam:CreateAccessKey"] == may["cam:DeleteAccessKey"] == [user]
     assert may["ssm:RotateProductSecret"] == [f"{SECRET}orders--product"]
 
 
@@ -279,10 +283,10 @@ def test_the_runner_may_call_just_what_the_key_service_calls(
     assert called == {action for action in may if action.startswith("kms:")}
 
 
-@pytest.mark.parametrize("options", [{}, {"uin": "*"}])
+@pytest.mark.parametrize("options", [{}, {"user": "*"}, {"user": 'x" || true'}])
 def test_a_kind_that_does_not_say_whose_keys_it_turns_gets_nobody_s(options: dict[str, str]) -> None:
     greedy = Secret("orders/cam", Credential("tencent_cam_key", options), strategy=Strategy.OVERLAPPING)
-    with pytest.raises(DeclarationError, match="does not say the UIN"):
+    with pytest.raises(DeclarationError, match="does not name the CAM user"):
         _foundation(cloud(), estate=Estate(secrets=(greedy,)))
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from main import PROJECT, build_app
 from modules.aws import Aws
+from modules.declarations import Credential, Estate, Secret
 from modules.rotation_trigger import Trigger
 from modules.runner_identity import github_actions
 from modules.tencentcloud import TencentCloud
@@ -22,9 +23,10 @@ from rotation import pins
 from rotation.errors import DeclarationError, LocalError
 from rotation.local.tencent_declared import provision
 from rotation.manifest import FOLDER, Manifest
-from rotation.model import Reference, Ring
+from rotation.model import Reference, Ring, Strategy
 from rotation.tencentcloud import Cloud, Manner
 from stacks.environments import CosState, Environment, environments, local_tencent, local_vault
+from stacks.estate import estate
 from tests.fixtures.aws import AwsApi, running_aws_api
 from tests.fixtures.tencent import TencentCloud as EmulatedCloud
 from tests.stacks.terraform import terraform
@@ -288,3 +290,54 @@ def test_the_local_stacks_apply_cleanly_and_then_have_no_changes(project: Path, 
     assert '"orders/db" = 41 -> 42' in plan
     assert "+ generation: 42" in plan
     assert "Plan: 0 to add, 2 to change, 0 to destroy." in plan
+
+
+def test_terraform_itself_finds_what_is_looked_up_on_tencent_cloud_and_resolves_the_policies(
+    project: Path, tmp_path: Path
+) -> None:
+    def with_a_user(environment: Environment) -> Estate:
+        kind = Credential("tencent_cam_key", {"user": "orders-ci"})
+        return replace(
+            estate(environment),
+            secrets=(Secret("orders/ci", kind, strategy=Strategy.OVERLAPPING, key="orders"),),
+            consumers=(),
+        )
+
+    stacks = [f"{part}-local-tencent" for part in ("foundation", "secrets")]
+    build_app(project, estate=with_a_user, environments=lambda folder: (local_tencent(folder),), only=stacks).synth()
+    found: dict[str, Any] = {}
+    for name in stacks:
+        found |= _stack(project, name)["locals"]
+    policy = _stack(project, stacks[0])["resource"]["tencentcloud_cam_policy"]["runner-may"]["document"]
+    # The data sources answer as the provider's would: with more than was asked for.
+    answers = {
+        "data.tencentcloud_kms_keys.key-orders.key_list": [
+            {"alias": "keyturn-local-tencent-orders-2", "key_id": "no"},
+            {"alias": "keyturn-local-tencent-orders", "key_id": "the-key"},
+        ],
+        "data.tencentcloud_cam_users.user-of-orders--ci.user_list": [{"name": "orders-ci", "uin": 100000001001}],
+    }
+    text = json.dumps(
+        {"locals": found, "output": {"policy": {"value": policy}, "key": {"value": "${local.key-orders}"}}}
+    )
+    text = text.replace("tencentcloud_kms_key.key-orders.id", "local.key-orders")
+    for number, source in enumerate(answers):
+        text = text.replace(source, f"local.answer-{number}")
+    written = json.loads(text)
+    written["locals"] |= {f"answer-{number}": answer for number, answer in enumerate(answers.values())}
+    folder = tmp_path / "looked-up"
+    folder.mkdir()
+    (folder / "cdk.tf.json").write_text(json.dumps(written), encoding="utf-8")
+
+    assert terraform(folder, "init")[0] == 0
+    code, told = terraform(folder, "apply", "-auto-approve")
+    assert code == 0, told
+    outputs = json.loads((folder / "terraform.tfstate").read_text())["outputs"]
+    assert outputs["key"]["value"] == "the-key"
+    resources = [
+        resource
+        for statement in json.loads(outputs["policy"]["value"])["statement"]
+        for resource in statement["resource"]
+    ]
+    assert "qcs::cam::uin/100000000001:uin/100000001001" in resources
+    assert any(resource.endswith("key/creatorUin/100000000001/the-key") for resource in resources)

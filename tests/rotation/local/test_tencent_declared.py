@@ -30,9 +30,8 @@ def _key(alias: str) -> dict[str, Any]:
 
 
 def _looking_up(alias: str, name: str) -> dict[str, Any]:
-    found = f'${{[for key in data.tencentcloud_kms_keys.key-a.key_list : key.key_id if key.alias == "{alias}"][0]}}'
     return {
-        "resource": _slot(name, kms_key_id=found),
+        "resource": _slot(name, kms_key_id="${local.key-a}"),
         "data": {"tencentcloud_kms_keys": {"key-a": {"search_key_alias": alias}}},
     }
 
