@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -300,6 +301,21 @@ def test_a_call_that_is_held_is_judged_when_it_is_released(
     tencent.clock.run()
     assert versions(ssm, slot) == left
     assert codes == ([] if "held" in left else ["AuthFailure.SignatureExpire"])
+
+
+def test_a_delayed_call_goes_on_when_the_clock_was_moved_or_the_server_stops() -> None:
+    with running_tencent() as cloud, ThreadPoolExecutor() as threads:
+        for name in ("moved", "stopped"):
+            cloud.faults.plan("ssm.CreateSecret", "delay", seconds=200)
+            call = threads.submit(ask, cloud.client("ssm"), "CreateSecret", SecretName=name, SecretString="x")
+            with pytest.raises(TimeoutError):
+                call.result(timeout=0.2)
+            if name == "moved":
+                cloud.clock.advance(200)
+                assert call.result(timeout=10).SecretName == name
+                cloud.clock.run()
+        cloud.server.stop()
+        assert call.result(timeout=10).SecretName == name
 
 
 def test_faults_come_after_as_many_calls_as_they_were_told(tencent: TencentCloud, ssm: Any, slot: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from threading import Event, Lock
+from threading import Condition, Lock
 
 
 class Clock:
@@ -15,6 +15,8 @@ class Clock:
         self._offset = 0.0
         self._standing: float | None = None
         self._lock = Lock()
+        self._moved = Condition()
+        self._closed = False
         self._listeners: list[Callable[[], None]] = []
 
     def now(self) -> float:
@@ -48,17 +50,28 @@ class Clock:
         self._tell()
 
     def wait(self, seconds: float) -> None:
-        """Let that time pass: really, or at once on a clock that stands."""
+        """Let that time pass: until it has, or at once on a clock that stands, which is moved on by it."""
         with self._lock:
             stands = self._standing is not None
         if stands:
             self.advance(seconds)
-        else:
-            Event().wait(seconds)
+            return
+        end = self.now() + seconds
+        with self._moved:
+            while not self._closed and (left := end - self.now()) > 0:
+                self._moved.wait(left)
+
+    def close(self) -> None:
+        """Let nobody wait any longer."""
+        with self._moved:
+            self._closed = True
+            self._moved.notify_all()
 
     def listen(self, listener: Callable[[], None]) -> None:
         self._listeners.append(listener)
 
     def _tell(self) -> None:
+        with self._moved:
+            self._moved.notify_all()
         for listener in self._listeners:
             listener()

@@ -20,8 +20,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from rotation.local.tencent.cloud import Cloud
 from rotation.local.tencent.records import Table
-from rotation.local.tencent.service import Fields, Parameters, Service, action
-from rotation.local.tencent.ssm_records import Tag
+from rotation.local.tencent.service import Fields, Parameters, Service, Tag, action
 from rotation.local.tencent.wire import ApiError, Call
 
 DAY = 86400  # seconds

@@ -91,8 +91,7 @@ class Application:
             _log.info("%s.%s refused: %s", request.service, request.operation, error.code)
             return refusal(error)
         except Exception as problem:  # noqa: BLE001  # whatever a service stumbles over, the server goes on
-            frames = "".join(traceback.format_tb(problem.__traceback__)[-4:])  # no message: it may quote a value
-            _log.error("%s.%s failed with %s\n%s", request.service, request.operation, type(problem).__name__, frames)
+            _log_failure(f"{request.service}.{request.operation}", problem)
             return refusal(ApiError("InternalError", f"The emulator failed with {type(problem).__name__}."))
 
     def _control(self, request: Request) -> Response:
@@ -124,6 +123,12 @@ class Application:
             case _:
                 return None
         return {}
+
+
+def _log_failure(what: str, problem: Exception) -> None:
+    """Where it failed, without a message: that may quote a value."""
+    frames = "".join(traceback.format_tb(problem.__traceback__)[-4:])
+    _log.error("%s failed with %s\n%s", what, type(problem).__name__, frames)
 
 
 def _read(environ: WSGIEnvironment) -> Request:
@@ -175,9 +180,10 @@ class Server:
             thread.start()
 
     def stop(self) -> None:
-        """Stop serving; return when the last call was answered and the records are closed."""
+        """Stop serving; return when the last call was answered and the records are closed. Again, it does nothing."""
         self._stopping.set()
         self.application.faults.clear()
+        self._cloud.clock.close()
         self._http.shutdown()
         for thread in self._threads:
             thread.join()
@@ -186,4 +192,7 @@ class Server:
 
     def _tick(self) -> None:
         while not self._stopping.wait(_TICK):
-            self._cloud.tick()
+            try:
+                self._cloud.tick()
+            except Exception as problem:  # noqa: BLE001  # what is due next must be done all the same
+                _log_failure("what is due", problem)

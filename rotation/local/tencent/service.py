@@ -45,6 +45,13 @@ class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+class Tag(Parameters):
+    """A tag as most services take it."""
+
+    TagKey: str
+    TagValue: str
+
+
 Asked = TypeVar("Asked", bound=Parameters)
 Method = TypeVar("Method", bound=Callable[..., Fields])
 

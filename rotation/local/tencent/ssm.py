@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from rotation.local.tencent.cloud import Cloud
-from rotation.local.tencent.service import Fields, Parameters, Service, action
+from rotation.local.tencent.service import Fields, Parameters, Service, Tag, action
 from rotation.local.tencent.ssm_records import (
     CURRENT,
     DEFAULT_KEY,
@@ -20,7 +20,6 @@ from rotation.local.tencent.ssm_records import (
     Secret,
     Secrets,
     Status,
-    Tag,
     Version,
     VersionName,
     accounts,

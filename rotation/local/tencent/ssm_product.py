@@ -22,7 +22,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from rotation.local.tencent.cloud import Cloud
 from rotation.local.tencent.records import Table
-from rotation.local.tencent.service import Fields, Parameters, Service, action
+from rotation.local.tencent.service import Fields, Parameters, Service, Tag, action
 from rotation.local.tencent.ssm_records import (
     CURRENT,
     DEFAULT_KEY,
@@ -34,7 +34,6 @@ from rotation.local.tencent.ssm_records import (
     Name,
     Secret,
     Secrets,
-    Tag,
     Version,
     accounts,
     require_status,

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, Field
 
 from rotation.local.tencent.records import Records, Table
-from rotation.local.tencent.service import Fields, Parameters
+from rotation.local.tencent.service import Fields
 from rotation.local.tencent.wire import ApiError, Call
 
 CURRENT = "SSM_Current"
@@ -38,11 +38,6 @@ def _shaped(pattern: str, limit: int) -> AfterValidator:
 Name = Annotated[str, _shaped(r"[A-Za-z0-9][A-Za-z0-9_-]*", 128)]
 VersionName = Annotated[str, _shaped(r"[A-Za-z0-9][A-Za-z0-9_.-]*", 64)]
 DescriptionText = Annotated[str, _shaped(r"(?s).*", 2048)]
-
-
-class Tag(Parameters):
-    TagKey: str
-    TagValue: str
 
 
 class Version(BaseModel):
