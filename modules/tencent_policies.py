@@ -98,9 +98,10 @@ def turn_secrets(secrets: Sequence[str]) -> list[Statement]:
 
 
 def turn_products(secrets: Sequence[str]) -> list[Statement]:
-    """What rotation/credentials/tencent_product_secret.py needs beside reading its secrets."""
+    """What rotation/credentials/tencent_product_secret.py needs of the secrets that SSM makes itself."""
+    looks = ["ssm:DescribeRotationDetail", "ssm:DescribeRotationHistory", "ssm:GetSecretValue"]
     return [
-        *_may(["ssm:DescribeRotationDetail", "ssm:DescribeRotationHistory", "ssm:RotateProductSecret"], secrets),
+        *_may([*looks, "ssm:RotateProductSecret"], secrets),
         *_may(["ssm:DescribeAsyncRequestInfo"], ["*"]),
     ]
 

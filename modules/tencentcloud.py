@@ -40,6 +40,7 @@ VERSION = "1.83.25"
 ENVIRONMENT_TAG = "keyturn:environment"
 
 _SECRET_NAME, _POLICY_NAME, _ALIAS = 128, 128, 60  # characters
+_SSM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _USER_NAME = re.compile(r"[A-Za-z0-9@._+=-]{1,64}")
 _YEAR = 365
 _NAMESPACE = "default"
@@ -252,12 +253,11 @@ class TencentCloud(FunctionVendor, ConfigVendor):
     def _turn_credential(self, stack: Stack, name: str, kind: Plugin, where: Where) -> list[policies.Statement]:
         """What a secret's credential kind needs of the cloud beside its store: nothing, where its target is another."""
         if kind.kind == "tencent_product_secret":
-            return policies.turn_products([self._account.secret(self.stored_as(name))])
+            product = _named(kind, "product_secret", _SSM_NAME, f"{where}: the secret {name}")
+            return policies.turn_products([self._account.secret(product)])
         if kind.kind != "tencent_cam_key":
             return []
-        user = str(kind.options.get("user", ""))
-        if not _USER_NAME.fullmatch(user):
-            raise DeclarationError(f"{where}: the secret {name} does not name the CAM user whose access keys it has")
+        user = _named(kind, "user", _USER_NAME, f"{where}: the secret {name}")
         found = ("user_list", "name", user, "uin")
         uin = _looked_up(stack, f"user-of-{name}", "cam_users", {"name": user}, found, where)
         return policies.turn_access_keys([self._account.user(uin)])
@@ -464,6 +464,14 @@ class TencentCloud(FunctionVendor, ConfigVendor):
             },
             where=where,
         )
+
+
+def _named(kind: Plugin, option: str, names: re.Pattern[str], what: str) -> str:
+    """A name in an option. It becomes a part of a policy, so it must stand for nothing but itself."""
+    name = str(kind.options.get(option, ""))
+    if not names.fullmatch(name):
+        raise DeclarationError(f"{what}: {kind.kind} needs the option {option}, a name without wildcards")
+    return name
 
 
 def _looked_up(

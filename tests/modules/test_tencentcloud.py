@@ -249,7 +249,7 @@ def test_the_runner_may_call_just_what_the_store_calls(tencent: EmulatedCloud) -
 def test_the_runner_may_turn_what_the_declared_kinds_turn_in_the_cloud_and_nothing_for_others() -> None:
     kinds = {
         "orders/cam": Credential("tencent_cam_key", {"user": "orders-ci"}),
-        "orders/product": Credential("tencent_product_secret"),
+        "orders/product": Credential("tencent_product_secret", {"product_secret": "made-by-ssm"}),
         "orders/db": Credential("mysql_user"),
     }
     secrets = tuple(Secret(name, kind, strategy=Strategy.OVERLAPPING) for name, kind in kinds.items())
@@ -259,7 +259,8 @@ def test_the_runner_may_turn_what_the_declared_kinds_turn_in_the_cloud_and_nothi
     assert content["data"]["tencentcloud_cam_users"]["user-of-orders--cam"]["name"] == "orders-ci"
     user = f"qcs::cam::uin/{UIN}:uin/${{local.user-of-orders--cam}}"
     assert may["cam:CreateAccessKey"] == may["cam:DeleteAccessKey"] == [user]
-    assert may["ssm:RotateProductSecret"] == [f"{SECRET}orders--product"]
+    assert may["ssm:RotateProductSecret"] == [f"{SECRET.removesuffix('staging--')}made-by-ssm"]
+    assert may["ssm:RotateProductSecret"][0] in may["ssm:GetSecretValue"]
 
 
 def test_the_runner_may_call_just_what_the_key_service_calls(
@@ -283,10 +284,19 @@ def test_the_runner_may_call_just_what_the_key_service_calls(
     assert called == {action for action in may if action.startswith("kms:")}
 
 
-@pytest.mark.parametrize("options", [{}, {"user": "*"}, {"user": 'x" || true'}])
-def test_a_kind_that_does_not_say_whose_keys_it_turns_gets_nobody_s(options: dict[str, str]) -> None:
-    greedy = Secret("orders/cam", Credential("tencent_cam_key", options), strategy=Strategy.OVERLAPPING)
-    with pytest.raises(DeclarationError, match="does not name the CAM user"):
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("tencent_cam_key", {}),
+        ("tencent_cam_key", {"user": "*"}),
+        ("tencent_cam_key", {"user": 'x" || true'}),
+        ("tencent_product_secret", {}),
+        ("tencent_product_secret", {"product_secret": "orders*"}),
+    ],
+)
+def test_a_kind_that_does_not_say_what_it_turns_gets_nothing(kind: str, options: dict[str, str]) -> None:
+    greedy = Secret("orders/cam", Credential(kind, options), strategy=Strategy.OVERLAPPING)
+    with pytest.raises(DeclarationError, match=f"orders/cam: {kind} needs the option"):
         _foundation(cloud(), estate=Estate(secrets=(greedy,)))
 
 
