@@ -1,4 +1,7 @@
-"""Certificates from an ACME directory, OpenBao's: accounts, proofs of names, errors in words, and what is not sent."""
+"""Certificates from an ACME directory, OpenBao's: accounts, proofs of names, errors in words, and what is not sent.
+
+All tests at port 80 are in this one file, since each file's tests run in one process.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from rotation.credentials import CredentialKind
 from rotation.credentials.tls_certificate import TlsCertificate
 from rotation.errors import DeclarationError, KeyturnError, TargetError, Unauthorized, Unavailable, UsageError
-from rotation.model import Acceptance, Strategy
+from rotation.model import Acceptance, Credential, Strategy
 from rotation.secret_value import SecretValue
 from rotation.tls import Material, key_text, new_key
 from rotation.tls.handshake import client_context
@@ -201,13 +204,16 @@ def test_what_is_revoked_is_denied_and_on_the_list_that_it_names(acme: AcmeDirec
     assert (kind.check(first), kind.check(second)) == (Acceptance.DENIED, Acceptance.ACCEPTED)
 
 
-def test_another_account_cannot_revoke_it(acme: AcmeDirectory) -> None:
-    kind = acme.kind()
-    first = installed(kind, 1)
-    acme.shelf[ACCOUNT] = key_text(new_key("ec-p256"))
-    with pytest.raises(KeyturnError, match=f"could not revoke the certificate {material(first).serial}: "):
-        kind.revoke(first, None)
-    assert kind.check(first) is Acceptance.ACCEPTED
+def test_a_certificate_that_the_old_account_ordered_is_good_when_the_account_is_closed(acme: AcmeDirectory) -> None:
+    accounts, certificates = acme.account(), acme.kind()
+    old = Credential(ACCOUNT, 1, acme.shelf[ACCOUNT])
+    certificate = installed(certificates, 1)
+    new = installed(accounts, 2, old)
+    acme.shelf[ACCOUNT] = new.value
+    accounts.revoke(old, new)
+    assert certificates.check(certificate) is Acceptance.ACCEPTED
+    with pytest.raises((TargetError, Unauthorized), match=f"could not revoke .*{material(certificate).serial}"):
+        certificates.revoke(certificate, None)
 
 
 def test_a_list_that_another_authority_signed_is_not_believed(acme: AcmeDirectory, at_once: None) -> None:
@@ -285,14 +291,14 @@ def test_a_nonce_that_was_used_is_replaced(acme: AcmeDirectory, monkeypatch: pyt
 
 @pytest.fixture
 def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Answers new orders in the directory's place."""
+    """Answers in the directory's place: new orders, or what else is at an address with this end."""
 
-    def plant(status: int, problem: dict[str, Any], **headers: str) -> None:
+    def plant(status: int, problem: dict[str, Any], path: str = "/new-order", **headers: str) -> None:
         send = requests.Session.send
 
         def fake(session: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:
             found = send(session, request, **options)
-            if "new-order" in str(request.url):
+            if str(request.url).endswith(path):
                 found.status_code, found._content = status, json.dumps(problem).encode()
                 found.headers["Content-Type"] = "application/problem+json"
                 found.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
@@ -343,6 +349,14 @@ def test_a_refusal_is_said_in_keyturn_s_words(
 ) -> None:
     answer(status, problem)
     with pytest.raises(error, match=words):
+        acme.kind().issue(None)
+
+
+def test_an_answer_without_a_certificate_is_said(
+    acme: AcmeDirectory, answer: Callable[..., None], at_once: None
+) -> None:
+    answer(200, {}, path="/cert")
+    with pytest.raises(TargetError, match="could not get a certificate signed: the server answered 200, which is not"):
         acme.kind().issue(None)
 
 

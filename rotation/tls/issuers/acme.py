@@ -20,6 +20,7 @@ from typing import Annotated, Any, Self
 
 import requests
 from acme import challenges, messages
+from acme.client import ClientV2
 from cryptography import x509
 from pydantic import Field, model_validator
 
@@ -65,8 +66,7 @@ class Acme(Issuer):
         with self._account() as account:
             order = account.ask("order a certificate", lambda c: c.new_order(wanted.pem.encode()))
             self._prove(account, order)
-            done = account.ask("get a certificate signed", lambda c: c.finalize_order(order, _deadline()))
-        leaf, *above = split(done.fullchain_pem)
+            leaf, *above = account.ask("get a certificate signed", lambda c: _finalized(c, order))
         return Signed(bundle([leaf]), bundle(found for found in above if not is_root(found)))
 
     def authorities(self) -> str:
@@ -169,9 +169,11 @@ def _name(authorization: messages.AuthorizationResource) -> str:
     return str(authorization.body.identifier.value)
 
 
-def _deadline() -> datetime:
-    """In local time without a zone, as Certbot's client compares it."""
-    return datetime.now() + timedelta(seconds=PATIENCE)
+def _finalized(client: ClientV2, order: messages.OrderResource) -> list[x509.Certificate]:
+    """The certificate, and those above it. ValueError where there is none."""
+    deadline = datetime.now() + timedelta(seconds=PATIENCE)  # without a zone, as Certbot's client compares it
+    signed = client.finalize_order(order, deadline)
+    return x509.load_pem_x509_certificates(signed.fullchain_pem.encode())
 
 
 def _lists_of(certificate: x509.Certificate) -> list[str]:

@@ -14,9 +14,8 @@ from rotation.errors import DeclarationError, TargetError, Unauthorized, Unavail
 from rotation.model import Acceptance, Credential, Strategy
 from rotation.secret_value import SecretValue
 from tests.contracts.credential_kind import SECRET, Make, OverlapContract, installed, issued, texts_of
-from tests.fixtures.acme import ACCOUNT, EXTERNAL, AcmeDirectory
+from tests.fixtures.acme import EXTERNAL, AcmeDirectory
 from tests.fixtures.postgresql import free_port
-from tests.fixtures.tls import material
 
 
 class TestAcmeAccount(OverlapContract):
@@ -68,18 +67,6 @@ def test_a_new_account_needs_a_new_introduction_where_they_are_asked_for(acme_di
     kind.install(second, first)
     kind.revoke(first, second)
     assert (kind.check(first), kind.check(second)) == (Acceptance.DENIED, Acceptance.ACCEPTED)
-
-
-def test_a_certificate_that_the_old_account_ordered_is_good_when_the_account_is_closed(acme: AcmeDirectory) -> None:
-    accounts, certificates = acme.account(), acme.kind()
-    old = Credential(ACCOUNT, 1, acme.shelf[ACCOUNT])
-    certificate = installed(certificates, 1)
-    new = installed(accounts, 2, old)
-    acme.shelf[ACCOUNT] = new.value
-    accounts.revoke(old, new)
-    assert certificates.check(certificate) is Acceptance.ACCEPTED
-    with pytest.raises((TargetError, Unauthorized), match=f"could not revoke .*{material(certificate).serial}"):
-        certificates.revoke(certificate, None)
 
 
 def test_a_dead_directory_is_unknown_to_check_and_unavailable_to_the_rest(
