@@ -242,13 +242,17 @@ class Journal:
 
     def _keep(self, secrets: Sequence[str], stop: threading.Event) -> None:
         while not stop.wait(LEASE.total_seconds() / 4):
-            expires = (self._clock() + LEASE).isoformat()
-            # A journal that fails stops the run at its next write, not here.
-            with suppress(JournalError), self._write() as database:
-                database.executemany(
-                    "UPDATE leases SET expires = ? WHERE secret = ? AND owner = ?",
-                    [(expires, secret, self.owner) for secret in secrets],
-                )
+            with suppress(JournalError):  # a journal that fails stops the run at its next write, not here
+                self._renew(secrets)
+
+    def _renew(self, secrets: Sequence[str]) -> None:
+        """Prolong the leases that are still this runner's: no other has taken them in the meantime."""
+        expires = (self._clock() + LEASE).isoformat()
+        with self._write() as database:
+            database.executemany(
+                "UPDATE leases SET expires = ? WHERE secret = ? AND owner = ?",
+                [(expires, secret, self.owner) for secret in secrets],
+            )
 
     # Rotations
 

@@ -1,0 +1,207 @@
+"""Runners that meet at a store that compares nothing (Tencent SSM), with pauses far beyond their leases, and kills.
+
+All runners share one journal: the lease in it is what this store rests on, together with signatures that die, a wait,
+and a second look (see :class:`rotation.stores.PromotesUnderLease`). Each of the first stories needs one of the four.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rotation import decide, engine
+from rotation.engine import Request
+from rotation.errors import KeyturnError, LeaseHeld
+from rotation.journal import LEASE, Journal
+from rotation.local.tencent.wire import Request as Signed
+from rotation.stores.tencent_ssm import CURRENT, TencentSsm
+from tests.scenarios import RESUME, RETIRE, ROLL_BACK, ROTATE
+from tests.ssm_world import SsmWorld, begun
+from tests.tencent_line import Line
+from tests.world import Broken, Killed, Side, memory_folder, no_hook
+
+BEYOND_THE_LEASE = LEASE + timedelta(seconds=1)
+AHEAD = 299.0  # seconds: of a clock that is further ahead the cloud accepts nothing
+ONWARD = (ROTATE, RETIRE, ROTATE, RETIRE)
+
+
+def others_go_on(world: SsmWorld, requests: Sequence[Request]) -> None:
+    """A runner was held up: its lease runs out, and another one does all that is asked for."""
+    world.now += BEYOND_THE_LEASE
+    for request in requests:
+        world.run(request, "other")
+
+
+def sleeps_at(world: SsmWorld, call: str, requests: Sequence[Request]) -> None:
+    """Let the runner "sleeper" be held up at the first such call while another one goes on."""
+
+    def sleep(runner: str, name: str, side: Side) -> None:
+        if (runner, name, side) == ("sleeper", call, "before"):
+            world.hook = no_hook
+            others_go_on(world, requests)
+
+    world.hook = sleep
+
+
+def loses_its_promotion(world: SsmWorld) -> None:
+    """Kill the runner "dying" when its request to overwrite the current version has just left it."""
+
+    def loses(runner: str, action: str, parameters: Any) -> bool:
+        return runner == "dying" and action == "UpdateSecret" and parameters["VersionId"] == CURRENT
+
+    world.loses = loses
+    world.skew["dying"] = AHEAD
+    with pytest.raises(Killed):
+        world.run(ROTATE, "dying")
+
+
+def end_well(world: SsmWorld) -> None:
+    """Whatever happened: one more runner, and all is quiet."""
+    world.hook = no_hook
+    others_go_on(world, (RESUME, RETIRE))
+    world.require_quiet()
+
+
+# A story for each of the four rules
+
+
+def test_a_runner_that_slept_before_it_signed_finds_its_lease_lost(tmp_path: Path) -> None:
+    with begun(tmp_path) as world:
+        sleeps_at(world, "ssm.UpdateSecret", ONWARD)
+        slept = world.run(ROTATE, "sleeper")
+        assert isinstance(slept.error, LeaseHeld)
+        end_well(world)
+        assert world.slot.current == 3
+
+
+def test_what_a_runner_signed_before_it_slept_is_refused(tmp_path: Path) -> None:
+    with begun(tmp_path) as world:
+        sleeps_at(world, "ssm.UpdateSecret: sent", ONWARD)
+        slept = world.run(ROTATE, "sleeper")
+        assert slept.error is not None
+        end_well(world)
+        assert world.slot.current == 3
+
+
+def test_what_a_killed_runner_has_sent_arrives_before_anything_is_revoked_or_never(tmp_path: Path) -> None:
+    with begun(tmp_path) as world:
+        loses_its_promotion(world)
+        others_go_on(world, ONWARD)
+        world.deliver()
+        end_well(world)
+
+
+def test_what_arrives_after_the_last_look_is_seen_before_the_old_one_is_revoked(tmp_path: Path) -> None:
+    """A rollback makes what the dead runner was about to promote the old generation. What it sent arrives, and then
+    the runner that is about to retire that is held up, between its look at the store and its decision."""
+    with begun(tmp_path) as world:
+        died_at = world.now
+        loses_its_promotion(world)
+        others_go_on(world, (ROTATE, ROLL_BACK))
+
+        def hang(runner: str, call: str, side: Side) -> None:
+            late = world.now - died_at > timedelta(seconds=450)
+            if (runner, call, side) == ("retiring", "target.usage", "before") and late:
+                world.hook = no_hook
+                world.deliver()
+                world.stall(runner, 500)
+
+        world.hook = hang
+        world.run(RETIRE, "retiring")
+        assert world.hook is no_hook
+        assert not world.in_flight
+        end_well(world)
+        assert world.slot.current == 3
+
+
+def without_leases(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Journal, "require_lease", lambda *_: None)
+
+
+def signed_when_it_leaves(patch: pytest.MonkeyPatch) -> None:
+    """As the SDK signs: with the time at which it does."""
+    signed = Line._signed
+
+    def late(self: Line, service: str, action: str, parameters: Mapping[str, Any], signed_at: int) -> Signed:
+        del signed_at
+        return signed(self, service, action, parameters, int(self._clock()))
+
+    patch.setattr(Line, "_signed", late)
+
+
+def without_a_wait(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(decide, "_settles", lambda *_: None)
+
+
+def without_a_second_look(patch: pytest.MonkeyPatch) -> None:
+    """Also without the one that the engine takes to see whether what is deployed has changed."""
+    patch.setattr(engine, "IRREVERSIBLE", ())
+    patch.setattr(TencentSsm, "confirm", lambda self, *_: self._holds())
+
+
+@pytest.mark.parametrize(
+    ("rule", "story"),
+    [
+        (without_leases, test_a_runner_that_slept_before_it_signed_finds_its_lease_lost),
+        (signed_when_it_leaves, test_what_a_runner_signed_before_it_slept_is_refused),
+        (without_a_wait, test_what_a_killed_runner_has_sent_arrives_before_anything_is_revoked_or_never),
+        (without_a_second_look, test_what_arrives_after_the_last_look_is_seen_before_the_old_one_is_revoked),
+    ],
+)
+def test_without_any_one_of_the_rules_consumers_read_what_the_target_denies(
+    rule: Callable[[pytest.MonkeyPatch], None],
+    story: Callable[[Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    rule(monkeypatch)
+    with pytest.raises(Broken, match="denies what consumers read"):
+        story(tmp_path)
+
+
+# Everywhere
+
+
+def calls_of(requests: Sequence[Request]) -> list[tuple[str, Side]]:
+    """The calls of an undisturbed run: where it can be held up, each with how often it has come by then."""
+    seen: list[tuple[str, Side]] = []
+    with memory_folder() as folder, begun(folder) as world:
+        world.hook = lambda _, call, side: seen.append((call, side))
+        for request in requests:
+            world.run(request)
+    return seen
+
+
+def worth_a_pause(calls: Sequence[tuple[str, Side]]) -> list[int]:
+    """The numbers of the calls at whose pause something else can come of it. Between the reads of one look nothing is
+    changed: the first of them stands for all."""
+    return [n for n, (call, side) in enumerate(calls) if side == "before" and not call.startswith("ssm.GetSecretValue")]
+
+
+@pytest.mark.parametrize("requests", [ONWARD, (ROLL_BACK, ROTATE), (ROTATE,)], ids=["onward", "back and on", "once"])
+def test_a_runner_that_sleeps_at_any_call_while_another_goes_on_breaks_nothing(requests: Sequence[Request]) -> None:
+    for nth in worth_a_pause(calls_of((ROTATE, RETIRE))):
+        with memory_folder() as folder, begun(folder) as world:
+            sleeps_at_number(world, nth, requests)
+            for request in (ROTATE, RETIRE):
+                try:
+                    world.run(request, "sleeper")
+                except KeyturnError:
+                    break
+            end_well(world)
+
+
+def sleeps_at_number(world: SsmWorld, nth: int, requests: Sequence[Request]) -> None:
+    count = iter(range(nth))
+
+    def sleep(runner: str, name: str, side: Side) -> None:
+        del name, side
+        if runner == "sleeper" and next(count, None) is None:
+            world.hook = no_hook
+            others_go_on(world, requests)
+
+    world.hook = sleep
