@@ -21,5 +21,6 @@ has compared it with the real cloud. What is not known of that one, and what sta
 What is known and not emulated: policies and roles (whoever signs may do everything), service quotas other than those
 of secrets, versions and access keys, signatures of version 1, GET and multipart requests, a payload that is not signed,
 answers encrypted for the caller, asymmetric and imported keys, hosted data keys, HSM clusters, secrets of SSH keys,
-Redis and access keys, tags as a service of their own, and that SSM's values are encrypted by a key in KMS.
+Redis and access keys, the deletion of a product's accounts with their secret, tags as a service of their own, and that
+SSM's values are encrypted by a key in KMS.
 """

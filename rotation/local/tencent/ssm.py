@@ -10,13 +10,14 @@ from typing import Annotated
 from pydantic import Field
 
 from rotation.local.tencent.cloud import Cloud
-from rotation.local.tencent.service import Fields, Parameters, Service, Tag, action
+from rotation.local.tencent.service import Fields, Parameters, Service, action
 from rotation.local.tencent.ssm_records import (
     CURRENT,
     DEFAULT_KEY,
     VERSIONS,
     DescriptionText,
-    Name,
+    NewSecret,
+    OfSecret,
     Secret,
     Secrets,
     Status,
@@ -33,22 +34,12 @@ from rotation.local.tencent.wire import ApiError, Call
 _DAY = 86400  # seconds
 
 
-class CreateSecret(Parameters):
-    SecretName: Name
+class CreateSecret(NewSecret):
     VersionId: VersionName | None = None
-    Description: DescriptionText = ""
-    KmsKeyId: str | None = None
     SecretType: int = 0
     SecretBinary: str | None = None
     SecretString: str | None = None
     AdditionalConfig: str = ""
-    Tags: tuple[Tag, ...] = ()
-    KmsHsmClusterId: str | None = None
-    EncryptType: Annotated[int, Field(ge=0, le=1)] = 0
-
-
-class OfSecret(Parameters):
-    SecretName: Name
 
 
 class OfVersion(OfSecret):
@@ -136,18 +127,8 @@ class Ssm(Service):
         now = self.cloud.clock.now()
         version = asked.VersionId or CURRENT
         value = make_version(asked.SecretString, asked.SecretBinary, self.cloud.settings.value_limit, now)
-        secret = Secret(
-            name=asked.SecretName,
-            region=call.region,
-            creator=call.caller.uin,
-            description=asked.Description,
-            kms_key=asked.KmsKeyId or DEFAULT_KEY,
-            additional_config=asked.AdditionalConfig,
-            encrypt_type=asked.EncryptType,
-            tags={tag.TagKey: tag.TagValue for tag in asked.Tags},
-            created=int(now),
-            versions={version: value},
-        )
+        own = {"additional_config": asked.AdditionalConfig, "versions": {version: value}}
+        secret = asked.secret(call, now).model_copy(update=own)
         self.secrets.add(secret)
         return {"SecretName": secret.name, "VersionId": version, "TagCode": 0, "TagMsg": ""}
 
@@ -255,6 +236,8 @@ class Ssm(Service):
 
     @action(rate=50)
     def delete_secret(self, call: Call, asked: DeleteSecret) -> Fields:
+        if asked.DeleteMode:
+            raise ApiError("UnsupportedOperation", "To delete a product's accounts with their secret is not emulated.")
         secret = self.secrets.get(call, asked.SecretName)
         require_status(secret, "Disabled", "Failed")
         delete_at = int(self.cloud.clock.now()) + asked.RecoveryWindowInDays * _DAY

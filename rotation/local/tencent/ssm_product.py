@@ -22,16 +22,15 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from rotation.local.tencent.cloud import Cloud
 from rotation.local.tencent.records import Table
-from rotation.local.tencent.service import Fields, Parameters, Service, Tag, action
+from rotation.local.tencent.service import Fields, Parameters, Service, action
 from rotation.local.tencent.ssm_records import (
     CURRENT,
-    DEFAULT_KEY,
     HOME_TIME,
     TIME_FORMAT,
     Account,
-    DescriptionText,
     Managed,
-    Name,
+    NewSecret,
+    OfSecret,
     Secret,
     Secrets,
     Version,
@@ -79,27 +78,17 @@ class Privileges(Parameters):
         return "*.*" if self.PrivilegeName == "GlobalPrivileges" else f"`{self.Database}`.{table}"
 
 
-class CreateProductSecret(Parameters):
-    SecretName: Name
+class CreateProductSecret(NewSecret):
     UserNamePrefix: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,7}$")]
     ProductName: Literal["Mysql", "Tdsql-mysql", "Tdsql_C_Mysql"]
     InstanceID: str
     Domains: Annotated[tuple[Annotated[str, Field(pattern=r"^[0-9A-Za-z.%:_-]{1,60}$")], ...], Field(min_length=1)]
     PrivilegesList: tuple[Privileges, ...]
-    Description: DescriptionText = ""
-    KmsKeyId: str | None = None
-    Tags: tuple[Tag, ...] = ()
     RotationBeginTime: TimeText | None = None
     EnableRotation: bool = False
     RotationFrequency: Days = 30
-    KmsHsmClusterId: str | None = None
     AccountRemark: str = ""
     AccountType: str | None = None
-    EncryptType: Annotated[int, Field(ge=0, le=1)] = 0
-
-
-class OfSecret(Parameters):
-    SecretName: Name
 
 
 class OfFlow(Parameters):
@@ -170,28 +159,18 @@ class ProductSecrets(Service):
     def create_product_secret(self, call: Call, asked: CreateProductSecret) -> Fields:
         if asked.EnableRotation and not asked.RotationBeginTime:
             raise ApiError("MissingParameter", "`RotationBeginTime` is missing.")
-        now = self.cloud.clock.now()
-        secret = Secret(
-            name=asked.SecretName,
-            region=call.region,
-            creator=call.caller.uin,
-            description=asked.Description,
-            kms_key=asked.KmsKeyId or DEFAULT_KEY,
-            encrypt_type=asked.EncryptType,
-            tags={tag.TagKey: tag.TagValue for tag in asked.Tags},
-            status="Creating",
-            created=int(now),
-            managed=Managed(
-                product=asked.ProductName,
-                instance=asked.InstanceID,
-                prefix=asked.UserNamePrefix,
-                hosts=list(asked.Domains),
-                privileges=[privileges.model_dump_json() for privileges in asked.PrivilegesList],
-                enabled=asked.EnableRotation,
-                days=asked.RotationFrequency,
-                begin=_time(asked.RotationBeginTime) if asked.RotationBeginTime else 0,
-            ),
+        managed = Managed(
+            product=asked.ProductName,
+            instance=asked.InstanceID,
+            names=[f"{asked.UserNamePrefix}_{secrets.token_hex(4)}" for _ in range(2)],
+            hosts=list(asked.Domains),
+            privileges=[privileges.model_dump_json() for privileges in asked.PrivilegesList],
+            enabled=asked.EnableRotation,
+            days=asked.RotationFrequency,
+            begin=_time(asked.RotationBeginTime) if asked.RotationBeginTime else 0,
         )
+        made = asked.secret(call, self.cloud.clock.now())
+        secret = made.model_copy(update={"status": "Creating", "managed": managed})
         self._secrets.add(secret)
         return {"SecretName": secret.name, "TagCode": 0, "TagMsg": "", "FlowID": self._begin(secret)}
 
@@ -278,9 +257,8 @@ class ProductSecrets(Service):
         if not succeeds:
             raise _ProductError("the product refused")
         now = int(self.cloud.clock.now())
-        made = {account.name for account in managed.accounts}
-        names = [f"{managed.prefix}_{number}" for number in (1, 2)]
-        name = next((name for name in names if name not in made), managed.accounts[-1].name if made else "")
+        made = [account.name for account in managed.accounts]
+        name = next((name for name in managed.names if name not in made), made[-1] if made else "")
         password = secrets.token_urlsafe(24)
         self._set_password(managed, name, password)
         others = [account for account in managed.accounts if account.name != name]

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, Field
 
 from rotation.local.tencent.records import Records, Table
-from rotation.local.tencent.service import Fields
+from rotation.local.tencent.service import Fields, Parameters, Tag
 from rotation.local.tencent.wire import ApiError, Call
 
 CURRENT = "SSM_Current"
@@ -56,14 +56,15 @@ class Account(BaseModel):
 
 
 class Managed(BaseModel):
-    """What a product's secret adds: where its accounts are, and when they are rotated.
+    """What a product's secret adds: where its two accounts are, and when they are rotated.
 
-    The first of the ``accounts`` is in effect; the other one is rotated next. ``privileges`` are JSON texts.
+    ``names`` are theirs; ``accounts`` are those that were made: the first is in effect, the other one is rotated next.
+    ``privileges`` are JSON texts.
     """
 
     product: str
     instance: str
-    prefix: str
+    names: list[str]
     hosts: list[str]
     privileges: list[str]
     accounts: list[Account] = []
@@ -94,6 +95,33 @@ class Secret(BaseModel):
     def type(self) -> int:
         """0 of a user, 1 of a product."""
         return 0 if self.managed is None else 1
+
+
+class OfSecret(Parameters):
+    SecretName: Name
+
+
+class NewSecret(OfSecret):
+    """What all secrets are made with."""
+
+    Description: DescriptionText = ""
+    KmsKeyId: str | None = None
+    Tags: tuple[Tag, ...] = ()
+    KmsHsmClusterId: str | None = None
+    EncryptType: Annotated[int, Field(ge=0, le=1)] = 0
+
+    def secret(self, call: Call, now: float) -> Secret:
+        """The secret, without a value."""
+        return Secret(
+            name=self.SecretName,
+            region=call.region,
+            creator=call.caller.uin,
+            description=self.Description,
+            kms_key=self.KmsKeyId or DEFAULT_KEY,
+            encrypt_type=self.EncryptType,
+            tags={tag.TagKey: tag.TagValue for tag in self.Tags},
+            created=int(now),
+        )
 
 
 class Secrets:
