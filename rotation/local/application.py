@@ -8,12 +8,12 @@ It polls its configuration object, which names the version of each secret and no
       orders/db: {arn: "arn:…", version_id: "g0000000042-…", generation: 42}
       orders/api-token: {arn: "arn:…", version_id: "g0000000007-…", generation: 7, sealed_with: alias/orders}
 
-or, of a secret in Vault, its path, version and generation (application_values.py).
+or, of a secret in Vault or in Tencent Cloud's SSM, what these read it by (application_values.py).
 A new version is fetched, tried, and only then used: every order is placed by one generation of the login and signed by
 one of the token. What cannot be switched to is tried again every second, while the old one goes on. ``GET /health`` on
 127.0.0.1 answers 200 as long as the program lives; its ``status`` is ok, starting or failing. With ``--https-port`` it
 answers there over TLS too, each connection with one generation of the certificate "orders/tls". AWS's endpoint, region
-and credentials come from boto3's own environment variables.
+and credentials come from boto3's own environment variables, Tencent Cloud's region and credentials from its SDK's.
 """
 
 from __future__ import annotations
@@ -33,16 +33,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import psycopg
 import requests
 from botocore.exceptions import BotoCoreError, ClientError
 from hvac.exceptions import VaultError
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from rotation.errors import KeyturnError
-from rotation.local.application_database import Database
+from rotation.local.application_database import Database, Server
 from rotation.local.application_https import HttpsServer
 from rotation.local.application_record import Record
-from rotation.local.application_values import Configuration, ConfigurationObject, Values, Vault, Wanted
+from rotation.local.application_values import Configuration, ConfigurationObject, Ssm, Values, Vault, Wanted
 from rotation.secret_value import SecretValue
 from rotation.tls import Material
 
@@ -54,7 +55,7 @@ _POLL = 0.2  # seconds between two looks at the configuration
 _RETRY = 1.0  # seconds between two tries to switch
 _WORKERS = 4
 _FAILURES = (
-    *(KeyturnError, ClientError, BotoCoreError, VaultError, requests.RequestException, psycopg.Error),
+    *(KeyturnError, ClientError, BotoCoreError, VaultError, requests.RequestException, SQLAlchemyError),
     *(OSError, ValueError, KeyError),
 )
 
@@ -71,9 +72,11 @@ class Options:
     https_port: int | None
     vault: str | None
     vault_token: Path | None
+    ssm: str | None
+    database: Server
 
 
-class OrderLost(psycopg.DataError):
+class OrderLost(SQLAlchemyError):
     """An order that was just placed cannot be read back."""
 
 
@@ -85,8 +88,8 @@ class Application:
         self._record = Record(options.ring, options.log)
         self._configuration = ConfigurationObject(options.bucket, options.key)
         vault = Vault(options.vault, options.vault_token) if options.vault and options.vault_token else None
-        self._values = Values(vault)
-        self._database = Database()
+        self._values = Values(vault, Ssm(options.ssm) if options.ssm else None)
+        self._database = Database(options.database)
         self._token: tuple[int, SecretValue] | None = None
         self._wanted: dict[str, Wanted] = {}
         self._used: dict[str, Wanted] = {}
@@ -174,7 +177,7 @@ class Application:
                 try:
                     with pool.connection() as connection:
                         number = place_order(connection, f"an order of {self._options.name}")
-                except psycopg.Error as error:
+                except SQLAlchemyError as error:
                     self._record.failed(DATABASE, pool.generation, error)
                     continue
                 self._record.succeeded(DATABASE, pool.generation)
@@ -207,13 +210,17 @@ class Application:
         return Handler
 
 
-def place_order(connection: psycopg.Connection[Any], item: str) -> int:
+_INSERT = text("INSERT INTO orders (item) VALUES (:item) RETURNING id")
+_FIND = text("SELECT 1 FROM orders WHERE id = :number AND item = :item")
+_DROP = text("DELETE FROM orders WHERE id = :number")
+
+
+def place_order(connection: Connection, item: str) -> int:
     """Insert an order, read it back, drop one of long ago, and return its number."""
-    placed = connection.execute("INSERT INTO orders (item) VALUES (%s) RETURNING id", [item]).fetchone()
-    number: int = placed[0] if placed else 0
-    if connection.execute("SELECT FROM orders WHERE id = %s AND item = %s", [number, item]).fetchone() is None:
+    number: int = connection.execute(_INSERT, {"item": item}).scalar_one()
+    if connection.execute(_FIND, {"number": number, "item": item}).first() is None:
         raise OrderLost(f"order {number} cannot be read back")
-    connection.execute("DELETE FROM orders WHERE id = %s", [number - KEPT_ORDERS])
+    connection.execute(_DROP, {"number": number - KEPT_ORDERS})
     return number
 
 
@@ -228,6 +235,10 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--https-port", type=int, help="of the same over TLS, with the certificate in orders/tls")
     parser.add_argument("--vault", metavar="URL", help="of a server that the configuration may name")
     parser.add_argument("--vault-token", type=Path, metavar="FILE", help="with the token for it")
+    parser.add_argument("--ssm", metavar="URL", help="of a Tencent Cloud that the configuration may name")
+    parser.add_argument(
+        "--database", default="postgresql", choices=["postgresql", "mysql"], help="that takes the orders"
+    )
     given = parser.parse_args(arguments)
     config = urlsplit(given.config)
     if config.scheme != "s3" or not config.netloc or len(config.path) < 2:
@@ -247,6 +258,8 @@ def parse(arguments: Sequence[str]) -> Options:
         https_port=given.https_port,
         vault=given.vault,
         vault_token=given.vault_token,
+        ssm=given.ssm,
+        database=given.database,
     )
 
 

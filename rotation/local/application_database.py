@@ -2,59 +2,79 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
 
-import psycopg
-from psycopg_pool import ConnectionPool
+from sqlalchemy import URL, Connection, NullPool, create_engine, text
 
+from rotation.database_login import Place, parse
 from rotation.secret_value import SecretValue
+
+Server = Literal["postgresql", "mysql"]
 
 CONNECTIONS = 4
 _DRAIN = 10.0  # seconds that queries on the old pool may take to end; more than a statement may run
+_DRIVERS: Mapping[Server, str] = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
+_LIMITS: Mapping[Server, Mapping[str, Any]] = {
+    "postgresql": {
+        "connect_timeout": 3,
+        "application_name": "orders-api",
+        "options": "-c statement_timeout=5000",
+    },
+    "mysql": {"connect_timeout": 3, "read_timeout": 5, "write_timeout": 5},
+}
 
 
 class Pool:
     """The connections of one generation. ``login`` is its JSON: host, port, username, password, dbname.
 
-    Raises ``psycopg.Error`` unless the login is accepted and answers a query, ``ValueError`` or ``KeyError`` for a
-    login of another form.
+    Raises ``sqlalchemy.exc.DBAPIError`` unless the login is accepted and answers a query, ``TargetError`` for a login
+    of another form.
     """
 
-    def __init__(self, generation: int, login: SecretValue) -> None:
+    def __init__(self, server: Server, generation: int, login: SecretValue) -> None:
         self.generation = generation
         self.users = 0
-        parameters = _parameters(login)
-        # First by itself: a pool would try a refused login again and again, and keep the reason to itself.
-        psycopg.connect(**parameters).close()
-        self._pool = ConnectionPool(
-            kwargs=parameters, min_size=CONNECTIONS, max_size=CONNECTIONS, timeout=2.0, open=False
+        self._engine = create_engine(
+            _url(server, login),
+            connect_args=dict(_LIMITS[server]),
+            pool_size=CONNECTIONS,
+            max_overflow=0,
+            pool_timeout=2.0,
+            hide_parameters=True,
         )
         try:
-            self._pool.open(wait=True, timeout=5.0)
-            with self.connection() as connection:
-                connection.execute("SELECT 1")
+            with ExitStack() as stack:  # all of them now, so that no order waits for one
+                for _ in range(CONNECTIONS):
+                    stack.enter_context(self._engine.connect()).execute(text("SELECT 1"))
         except BaseException:
             self.close()
             raise
 
     @contextmanager
-    def connection(self) -> Iterator[psycopg.Connection[Any]]:
+    def connection(self) -> Iterator[Connection]:
         """A connection in a transaction, which ends with the block."""
-        with self._pool.connection() as connection:
+        with self._engine.begin() as connection:
             yield connection
 
     def close(self) -> None:
-        self._pool.close()
+        self._engine.dispose()
+
+
+def log_in(server: Server, login: SecretValue) -> None:
+    """Log in once, and leave; not as the application, whose sessions are counted. Raises what :class:`Pool` does."""
+    limits = {**_LIMITS[server], **({"application_name": "keyturn"} if server == "postgresql" else {})}
+    engine = create_engine(_url(server, login), connect_args=limits, poolclass=NullPool)
+    engine.connect().close()
 
 
 class Database:
     """The pool in use. Whoever holds one keeps it open, whatever is switched to meanwhile."""
 
-    def __init__(self) -> None:
+    def __init__(self, server: Server = "postgresql") -> None:
+        self._server = server
         self._changed = threading.Condition()
         self._pool: Pool | None = None
 
@@ -78,7 +98,7 @@ class Database:
 
         Raises what :class:`Pool` does, and goes on with the old one.
         """
-        self._replace(Pool(generation, login))
+        self._replace(Pool(self._server, generation, login))
 
     def close(self) -> None:
         self._replace(None)
@@ -92,19 +112,7 @@ class Database:
             old.close()
 
 
-def _parameters(login: SecretValue) -> dict[str, Any]:
-    try:
-        fields = json.loads(login.reveal())
-        return {
-            "host": fields["host"],
-            "port": fields["port"],
-            "user": fields["username"],
-            "password": fields["password"],
-            "dbname": fields["dbname"],
-            "connect_timeout": 3,
-            "application_name": "orders-api",
-            "options": "-c statement_timeout=5000",
-        }
-    except (ValueError, TypeError):
-        # Not chained: a JSON error carries the text that it could not read.
-        raise ValueError("the database's login is not a JSON object") from None
+def _url(server: Server, login: SecretValue) -> URL:
+    found = parse(login, "the database's user", server, Place(None, 0, ""))
+    password = found.password.reveal()
+    return URL.create(_DRIVERS[server], found.username, password, found.host, found.port, found.dbname)

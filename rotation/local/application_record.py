@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from sqlalchemy.exc import DBAPIError
 
 from rotation.redaction import redact
 
@@ -141,6 +142,8 @@ class Record:
 
 def describe(error: Exception) -> str:
     """An error in one line, without what looks like a credential."""
+    if isinstance(error, DBAPIError) and isinstance(error.orig, Exception):
+        error = error.orig  # without the statement
     text = error.diag.message_primary if isinstance(error, psycopg.Error) else None
     lines = (text or str(error)).splitlines()
     return f"{type(error).__name__}: {redact(lines[-1])}" if lines else type(error).__name__

@@ -15,11 +15,14 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from rotation.errors import StoreError
 from rotation.keys.aws_kms import AwsKms
+from rotation.keys.tencent_kms import TencentKms
 from rotation.keys.vault_transit import VaultTransit
 from rotation.sealing import unseal
 from rotation.secret_value import SecretValue
 from rotation.stores.vault_kv import to_text
+from rotation.tencentcloud import Connection, Manner, connect
 
 
 class InSecretsManager(BaseModel):
@@ -52,7 +55,18 @@ class InVault(BaseModel):
     sealed_with: TransitKey | None = None
 
 
-Wanted = InSecretsManager | InVault
+class InSsm(BaseModel):
+    """Where one secret's value is read in Tencent Cloud's Secrets Manager; ``sealed_with`` is a key's alias in KMS."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    version_id: str
+    generation: int
+    sealed_with: str | None = None
+
+
+Wanted = InSecretsManager | InVault | InSsm
 
 
 class Configuration(BaseModel):
@@ -126,16 +140,38 @@ class Vault:
         return unseal(value, name=wanted.name, generation=wanted.generation, service=service)
 
 
-class Values:
-    """The values that a configuration names. ``vault`` is None for an application that was told of none."""
+class Ssm:
+    """Tencent Cloud at an address. Region and credentials are the environment's."""
 
-    def __init__(self, vault: Vault | None) -> None:
+    def __init__(self, address: str) -> None:
+        self._options = {"endpoint": address}
+        self._cloud = connect(Connection(endpoint=address))
+
+    def value(self, wanted: InSsm) -> SecretValue:
+        """The value of exactly this version, unsealed if it is sealed. Raises ``KeyturnError``."""
+        doing = Manner(f"read the secret {wanted.name}", StoreError, requires=("SecretString",), quiet=True)
+        version = {"SecretName": wanted.name, "VersionId": wanted.version_id}
+        value = SecretValue(self._cloud.call_once("ssm", "GetSecretValue", version, doing)["SecretString"])
+        if wanted.sealed_with is None:
+            return value
+        return unseal(value, name=wanted.name, generation=wanted.generation, service=TencentKms(self._options))
+
+
+class Values:
+    """The values that a configuration names. ``vault`` and ``ssm`` are None where the application was told of none."""
+
+    def __init__(self, vault: Vault | None, ssm: Ssm | None) -> None:
         self._secrets_manager = SecretsManager()
         self._vault = vault
+        self._ssm = ssm
 
     def value(self, wanted: Wanted) -> SecretValue:
         if isinstance(wanted, InSecretsManager):
             return self._secrets_manager.value(wanted)
-        if self._vault is None:
-            raise ValueError("the configuration names Vault, and the application was given none")
-        return self._vault.value(wanted)
+        if isinstance(wanted, InSsm) and self._ssm is not None:
+            return self._ssm.value(wanted)
+        if isinstance(wanted, InVault) and self._vault is not None:
+            return self._vault.value(wanted)
+        raise ValueError(
+            f"the configuration names a place ({type(wanted).__name__}) that the application was not given"
+        )

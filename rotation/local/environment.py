@@ -255,6 +255,7 @@ def _application(project: Path, of: Embedded, ring: Ring, place: Place) -> Servi
     config = f"s3://{config_bucket(of.name)}/{APPLICATION}/{ring}.yaml"
     options = ["--name", APPLICATION, "--ring", str(ring), "--config", config]
     options += ["--log", str(folder / "logs" / f"{name}.log"), *of.reads(project, place)]
+    options += ["--database", place.database]
     if ring in place.https:
         options += ["--https-port", str(port_of(place.https[ring]))]
     return python_service(folder, name, "application", place.applications[ring], "/health", *options)

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psycopg
+from sqlalchemy.exc import DBAPIError
 
 from rotation import pins
+from rotation.local.application_database import log_in
 from rotation.local.embedded.local import Local
 from rotation.local.environment import place_of
 from rotation.manifest import Manifest
@@ -78,16 +79,17 @@ class Probe(threading.Thread):
         manifest = Manifest.load(project, environment)
         declared = manifest.secret(secret)
         self._stored_as = declared.stored_as
+        self._database = place_of(project, environment).database
         self._store = Plugins(project, manifest).store(declared)
         self._ended = threading.Event()
 
     def run(self) -> None:
         while not self._ended.is_set():
-            login = json.loads(self._store.read(self._stored_as).reveal())
+            login = self._store.read(self._stored_as)
             try:
-                self._log_in(login)
+                log_in(self._database, login)
                 self.logins += 1
-            except psycopg.OperationalError as error:
+            except DBAPIError as error:
                 self.failed += 1
                 self.last_error = str(error)
             self._ended.wait(0.1)
@@ -95,18 +97,6 @@ class Probe(threading.Thread):
     def stop(self) -> None:
         self._ended.set()
         self.join()
-
-    def _log_in(self, login: dict[str, Any]) -> None:
-        with psycopg.connect(
-            host=login["host"],
-            port=login["port"],
-            user=login["username"],
-            password=login["password"],
-            dbname=login["dbname"],
-            application_name="keyturn",
-            connect_timeout=5,
-        ):
-            pass
 
 
 def within(holds: Callable[[], bool]) -> bool:

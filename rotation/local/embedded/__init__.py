@@ -12,7 +12,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -31,13 +31,15 @@ Say = Callable[[str], None]
 
 class Place(BaseModel):
     """Where the servers of one environment listen: ``server``, which has its secrets, and ``applications`` as URLs.
-    ``https`` are the applications' HTTPS servers, as host:port, where they have one."""
+    ``https`` are the applications' HTTPS servers, as host:port, where they have one; ``database`` is what takes their
+    orders."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     server: str
     applications: Mapping[Ring, str]
     https: Mapping[Ring, str] = {}
+    database: Literal["postgresql", "mysql"] = "postgresql"
 
 
 class Embedded(ABC):

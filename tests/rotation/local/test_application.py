@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import yaml
-from psycopg_pool import PoolClosed
+from sqlalchemy import text
 
 from rotation.keys.aws_kms import AwsKms
 from rotation.local import application_database
@@ -184,12 +184,20 @@ def test_a_query_that_has_begun_to_look_for_a_connection_finds_one_though_the_lo
             time.sleep(0.01)
         assert old is not None
         with old.connection() as connection:
-            assert connection.execute("SELECT 1").fetchone() == (1,)
+            assert connection.execute(text("SELECT 1")).scalar() == 1
+            assert sessions(orders_database) == 2 * application_database.CONNECTIONS
     switching.join(10)
-    with pytest.raises(PoolClosed), old.connection():
-        pass
+    assert sessions(orders_database) == application_database.CONNECTIONS
     database.close()
     assert generation_in_use(database) is None
+
+
+def sessions(database: Database) -> int:
+    """Of the application, at its database."""
+    mine = database.run(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'orders-api' AND datname = current_database()"
+    )
+    return int(mine[0][0])
 
 
 def generation_in_use(database: application_database.Database) -> int | None:
