@@ -116,7 +116,8 @@ class ScfCalls(Service):
     def __init__(self, cloud: Cloud) -> None:
         super().__init__(cloud)
         self.copies = 1
-        self._unpacked = Path(tempfile.mkdtemp(prefix="keyturn-scf-"))
+        self._unpacking = threading.Lock()
+        self._unpacked: Path | None = None
         self._pool = ThreadPoolExecutor(max_workers=4, thread_name_prefix="scf")
         self._running: set[Future[None]] = set()
         self._stopping = threading.Event()
@@ -124,7 +125,8 @@ class ScfCalls(Service):
     def close(self) -> None:
         self._stopping.set()
         self._pool.shutdown(cancel_futures=True)
-        shutil.rmtree(self._unpacked, ignore_errors=True)
+        if self._unpacked is not None:
+            shutil.rmtree(self._unpacked, ignore_errors=True)
 
     # Calls
 
@@ -204,20 +206,14 @@ class ScfCalls(Service):
 
     def _code(self, digest: str) -> Path:
         """The folder with the code, unpacked once."""
-        folder = self._unpacked / digest
-        if not folder.exists():
-            code = self._functions.codes.get(digest)
-            assert code is not None  # noqa: S101 - it is kept before a version names it
-            partly = Path(tempfile.mkdtemp(dir=self._unpacked))
-            with zipfile.ZipFile(io.BytesIO(base64.b64decode(code.zip))) as archive:
-                for entry in archive.infolist():
-                    path = Path(archive.extract(entry, partly))
-                    if mode := entry.external_attr >> 16 & 0o777:
-                        path.chmod(mode)
-            try:
-                partly.rename(folder)
-            except OSError:  # another call was faster
-                shutil.rmtree(partly)
+        with self._unpacking:
+            if self._unpacked is None:
+                self._unpacked = Path(tempfile.mkdtemp(prefix="keyturn-scf-"))
+            folder = self._unpacked / digest
+            if not folder.exists():
+                code = self._functions.codes.get(digest)
+                assert code is not None  # noqa: S101 - it is kept before a version names it
+                _unpack(base64.b64decode(code.zip), folder)
         return folder
 
     def _log(self, function: Function, version: Version, alias: str, identifier: str, outcome: Outcome) -> None:
@@ -390,6 +386,14 @@ def _resolve(function: Function, qualifier: str) -> tuple[Version, str]:
     except ApiError:
         raise ApiError("ResourceNotFound.Qualifier", f"There is no version or alias `{qualifier}`.") from None
     return function.version(alias.choose()), alias.name
+
+
+def _unpack(code: bytes, folder: Path) -> None:
+    with zipfile.ZipFile(io.BytesIO(code)) as archive:
+        for entry in archive.infolist():
+            path = Path(archive.extract(entry, folder))
+            if mode := entry.external_attr >> 16 & 0o777:
+                path.chmod(mode)
 
 
 def _trigger(function: Function, asked: OfTrigger) -> Trigger:
