@@ -39,7 +39,7 @@ def test_an_outage_ends_the_run_and_the_next_one_goes_on(project: Project) -> No
     project.run("retire")  # else the outage would stop the run there, before anything is staged
     with project.watched():
         project.aws.faults("secretsmanager", "UpdateSecretVersionStage", "unavailable", times=10_000)
-        failed = project.run("rotate", SECRET, expect=1)
+        failed = project.impatient.run("rotate", SECRET, expect=1)
         assert "ServiceUnavailable" in failed.stderr
         assert len(failed.stderr.splitlines()) == 2
         assert "it resumes" in failed.stderr
