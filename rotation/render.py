@@ -18,11 +18,13 @@ import traceback
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
-from jinja2 import FileSystemLoader, StrictUndefined, TemplateNotFound, TemplateSyntaxError
+from jinja2 import BytecodeCache, FileSystemLoader, StrictUndefined, TemplateNotFound, TemplateSyntaxError
+from jinja2.bccache import Bucket
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import missing
+from jinja2.utils import LRUCache, missing
 
 from rotation.errors import DeclarationError
 from rotation.files import remove, write_atomically
@@ -143,6 +145,25 @@ def _replace(place: Place, path: Path, text: str | None, *, check: bool) -> Rend
     return Rendered(place, path, changed)
 
 
+class _Compiled(BytecodeCache):
+    """What this process has compiled, by template: each is rendered for every ring, and again at every step."""
+
+    def __init__(self) -> None:
+        self._kept: LRUCache = LRUCache(400)  # templates, as many as Jinja2 itself keeps in an environment
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        kept: tuple[str, CodeType | None] = self._kept.get(bucket.key, ("", None))
+        checksum, code = kept
+        if checksum == bucket.checksum:
+            bucket.code = code
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._kept[bucket.key] = bucket.checksum, bucket.code
+
+
+_COMPILED = _Compiled()
+
+
 def _environment(folder: Path, context: Context) -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
         loader=FileSystemLoader(folder),
@@ -151,6 +172,7 @@ def _environment(folder: Path, context: Context) -> ImmutableSandboxedEnvironmen
         keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
+        bytecode_cache=_COMPILED,
     )
     environment.filters.update(QUOTES)
     # The same input gives the same text: nothing random.

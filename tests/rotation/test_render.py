@@ -16,6 +16,7 @@ import yaml
 from dotenv import dotenv_values
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from rotation.errors import DeclarationError, KeyturnError
 from rotation.formats import QUOTES, Malformed, check
@@ -109,6 +110,24 @@ def test_what_a_template_may_not_say_is_refused_with_its_line(tmp_path: Path, te
     refused = refusal(folder, text)
     assert said in refused
     assert "orders-api.yaml.j2" in refused
+
+
+def test_what_was_compiled_before_is_compiled_again_only_where_the_template_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+    compile_one = ImmutableSandboxedEnvironment.compile
+
+    def noting(environment: Any, source: str, *args: Any, **options: Any) -> Any:
+        compiled.append(source)
+        return compile_one(environment, source, *args, **options)
+
+    monkeypatch.setattr(ImmutableSandboxedEnvironment, "compile", noting)
+    for text in ("a: {{ ring }}", "a: {{ ring }}", "b: {{ ring }}"):
+        assert rendered(tmp_path, text) == text.replace("{{ ring }}", "canary")
+    assert compiled == ["a: {{ ring }}", "b: {{ ring }}"]
+    for _ in range(2):
+        assert "line 2: unknown name 'rings'" in refusal(tmp_path, "a: 1\nb: {{ rings }}")
 
 
 def test_an_error_in_an_included_template_names_that_template(tmp_path: Path) -> None:
