@@ -101,7 +101,7 @@ def test_a_server_that_is_sealed_under_a_rotation_is_named_and_nothing_is_lost(o
     load, before = Load(on_vault.path, ENVIRONMENT), on_vault.status()["current"]
     keys = openbao.custody(on_vault.path / ".keyturn/local/openbao")
     root = _client(on_vault, keys.root_token)
-    with on_vault.start("rotate", SECRET) as runner:
+    with on_vault.impatient.start("rotate", SECRET) as runner:
         assert runner.stdout is not None
         for line in runner.stdout:
             if "deploy canary" in line:
