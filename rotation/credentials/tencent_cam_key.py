@@ -177,12 +177,12 @@ class TencentCamKey(CredentialKind, ReportsUsage, ReportsLeftovers, HasAdministr
         self._note(user, [kept for kept in keys if kept != key], {})
 
     def usage(self, credential: Credential) -> Usage:
-        """The day of the last use that CAM knows of, which it tells a day late, as the marker."""
+        """The day of the last use that CAM knows of, which it tells a day late, as the marker. A key has no sessions."""
         key = _parse(credential).SecretId
         manner = self._manner("look at the use of an access key of {}", "SecretIdLastUsedRows")
         rows = self._cloud.call("cam", "GetSecurityLastUsed", {"SecretIdList": [key]}, manner)["SecretIdLastUsedRows"]
         days = [row.get("LastUsedDate") for row in rows if row.get("SecretId") == key]
-        return Usage(sessions=None, marker=str(days[0] or "never") if days else "never")
+        return Usage(sessions=0, marker=str(days[0] or "never") if days else "never")
 
     def leftovers(self, kept: Sequence[Credential]) -> tuple[Leftover, ...]:
         """The user's keys that no kept value is. An orphan may go; others may be somebody's."""
