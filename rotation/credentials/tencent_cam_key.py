@@ -177,7 +177,7 @@ class TencentCamKey(CredentialKind, ReportsUsage, ReportsLeftovers, HasAdministr
         self._note(user, [kept for kept in keys if kept != key], {})
 
     def usage(self, credential: Credential) -> Usage:
-        """The day of the last use that CAM knows of, which it tells a day late, as the marker. A key has no sessions."""
+        """The day of the last use that CAM knows of, a day late, as the marker. A key has no sessions."""
         key = _parse(credential).SecretId
         manner = self._manner("look at the use of an access key of {}", "SecretIdLastUsedRows")
         rows = self._cloud.call("cam", "GetSecurityLastUsed", {"SecretIdList": [key]}, manner)["SecretIdLastUsedRows"]
