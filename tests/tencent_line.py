@@ -58,10 +58,10 @@ class Emulated:
         ids = [each["VersionId"] for each in listed]
         return {each: self.ask("GetSecretValue", SecretName=name, VersionId=each)["SecretString"] for each in ids}
 
-    def arrive(self, request: Request) -> bytes:
-        """Let the cloud look at a request, now."""
+    def arrive(self, request: Request, writes_behind: int = 0) -> bytes:
+        """Let the cloud look at a request, now; one that reads may be shown what was there some writes ago."""
         try:
-            return reply(self.cloud.answer(request))
+            return reply(self.cloud.answer(request, writes_behind))
         except ApiError as error:
             return refusal(error)
 

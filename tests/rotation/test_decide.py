@@ -434,6 +434,12 @@ RETIRING = (
     Case("in its grace window it is kept", promoted(*EVERYWHERE_2, promoted_at=ago(59)), "wait surely 1s"),
     Case("the grace window begins with the last use", promoted(*EVERYWHERE_2, last_used=ago(40)), "wait surely 20s"),
     Case("with no known promotion it begins now", promoted(*EVERYWHERE_2, promoted_at=None), "wait surely 60s"),
+    Case(
+        "what could arrive late, where the store compares nothing, keeps it",
+        promoted(*EVERYWHERE_2, settled_at=ago(-840)),
+        "wait surely 840s",
+    ),
+    Case("until it cannot any more", promoted(*EVERYWHERE_2, settled_at=NOW), "retire 1"),
     Case("with a session it is kept", promoted(*EVERYWHERE_2, usage=Usage(sessions=1)), "wait"),
     Case("where sessions are unknown it is kept", promoted(*EVERYWHERE_2, usage=Usage(sessions=None)), "wait"),
     Case("a target without statistics does not stop it", promoted(*EVERYWHERE_2, usage=None), "retire 1"),

@@ -253,6 +253,53 @@ def expiry(journal: Journal) -> str:
     return str(row[0])
 
 
+def test_who_holds_a_lease_can_show_it(journal: Journal) -> None:
+    with pytest.raises(LeaseHeld):
+        journal.require_lease(SECRET)
+    with journal.lease([SECRET]):
+        journal.require_lease(SECRET)
+    with pytest.raises(LeaseHeld):
+        journal.require_lease(SECRET)
+
+
+def test_a_lease_that_ran_out_or_that_another_runner_took_cannot_be_shown(
+    path: Path, journal: Journal, clock: Clock
+) -> None:
+    with journal.lease([SECRET]):
+        clock.now += LEASE
+        with pytest.raises(LeaseHeld, match="held up"):
+            journal.require_lease(SECRET)
+        with Journal(path, clock) as other, other.lease([SECRET]):
+            other.require_lease(SECRET)
+            with pytest.raises(LeaseHeld):
+                journal.require_lease(SECRET)
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["deleted", "replaced by another"])
+def test_a_lease_in_a_journal_that_is_gone_cannot_be_shown(path: Path, journal: Journal, *, replaced: bool) -> None:
+    with journal.lease([SECRET]):
+        for file in path.parent.glob(f"{path.name}*"):
+            file.rename(file.with_name(f"away-{file.name}"))
+        if replaced:
+            Journal(path).close()
+        with pytest.raises(LeaseHeld, match="the journal was replaced"):
+            journal.require_lease(SECRET)
+
+
+def test_an_act_that_has_not_ended_ends_now_and_one_of_a_dead_run_when_it_is_written_off(
+    path: Path, journal: Journal, clock: Clock
+) -> None:
+    assert journal.last_ended(SECRET, Act.PROMOTE) is None
+    journal.intend(SECRET, 2, Act.PROMOTE)
+    journal.settle(journal.intend("another", 2, Act.PROMOTE), "done")
+    clock.now += timedelta(hours=1)
+    assert journal.last_ended(SECRET, Act.PROMOTE) == clock.now
+    journal.write_off(SECRET)
+    written_off = clock.now
+    clock.now += timedelta(hours=1)
+    assert journal.last_ended(SECRET, Act.PROMOTE) == written_off
+
+
 def test_a_dead_runner_of_this_machine_holds_no_lease(path: Path, journal: Journal) -> None:
     child = subprocess.Popen([sys.executable, "-c", "pass"])
     child.wait()

@@ -265,6 +265,17 @@ def test_a_lease_that_is_kept_stays_young(world: World, monkeypatch: pytest.Monk
     assert world.names() <= {"local.sqlite3"}
 
 
+def test_the_lease_in_the_bucket_is_what_can_be_shown(world: World) -> None:
+    with world.open() as journal:
+        with pytest.raises(LeaseHeld):
+            journal.require_lease(SECRET)
+        with journal.lease([SECRET]):
+            journal.require_lease(SECRET)
+            world.put(b'{"host": "elsewhere", "process": 9, "expires": "soon"}', "local.lease.json")
+            with pytest.raises(LeaseHeld, match="elsewhere"):
+                journal.require_lease(SECRET)
+
+
 def test_a_brief_lease_is_waited_for(world: World) -> None:
     looking = EnvironmentLease(Bucket(world.url), "local", "looking")
     looking.take(brief=True)
