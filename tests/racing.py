@@ -17,7 +17,7 @@ from rotation.errors import KeyturnError
 from tests.world import Broken, Side
 
 RUNNERS = ("one", "other")
-PATIENCE = 30.0  # seconds of real time for any of this to happen: it takes milliseconds, with real servers a second
+PATIENCE = 60.0  # seconds of real time for any of this to happen: it takes milliseconds, with real servers a second
 
 
 class Course(Protocol):
@@ -102,6 +102,8 @@ def compete(course: Course, baton: Baton, scripts: Sequence[Sequence[Request]]) 
         thread.start()
     for thread in threads:
         thread.join(PATIENCE)
+    if any(thread.is_alive() for thread in threads):
+        raise Broken(f"the runners are not done after {PATIENCE:g} s")
     for error in (result for runner in runners for result in runner.results):
         if isinstance(error, BaseException) and not isinstance(error, KeyturnError):
             raise error
