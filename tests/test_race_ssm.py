@@ -7,6 +7,7 @@ and a second look (see :class:`rotation.stores.PromotesUnderLease`). Each of the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,12 @@ from rotation.stores.tencent_ssm import CURRENT, TencentSsm
 from tests.scenarios import RESUME, RETIRE, ROLL_BACK, ROTATE
 from tests.ssm_world import SsmWorld, begun
 from tests.tencent_line import Line
-from tests.world import Broken, Killed, Side, memory_folder, no_hook
+from tests.world import PATIENT, Broken, Killed, Side, memory_folder, no_hook
 
 BEYOND_THE_LEASE = LEASE + timedelta(seconds=1)
 AHEAD = 299.0  # seconds: of a clock that is further ahead the cloud accepts nothing
-ONWARD = (ROTATE, RETIRE, ROTATE, RETIRE)
+AND_RETIRE = Request(retire=True, wait=PATIENT)
+ONWARD = (AND_RETIRE, AND_RETIRE)
 
 
 def others_go_on(world: SsmWorld, requests: Sequence[Request]) -> None:
@@ -166,32 +168,42 @@ def test_without_any_one_of_the_rules_consumers_read_what_the_target_denies(
 # Everywhere
 
 
-def calls_of(requests: Sequence[Request]) -> list[tuple[str, Side]]:
-    """The calls of an undisturbed run: where it can be held up, each with how often it has come by then."""
+def calls_of(request: Request) -> list[tuple[str, Side]]:
+    """The calls of an undisturbed run, as the hook sees them."""
     seen: list[tuple[str, Side]] = []
     with memory_folder() as folder, begun(folder) as world:
         world.hook = lambda _, call, side: seen.append((call, side))
-        for request in requests:
-            world.run(request)
+        world.run(request)
     return seen
 
 
-def worth_a_pause(calls: Sequence[tuple[str, Side]]) -> list[int]:
-    """The numbers of the calls at whose pause something else can come of it. Between the reads of one look nothing is
-    changed: the first of them stands for all."""
-    return [n for n, (call, side) in enumerate(calls) if side == "before" and not call.startswith("ssm.GetSecretValue")]
+READING = ("ssm.GetSecretValue", "ssm.ListSecretVersionIds: sent", "target.usage")
 
 
-@pytest.mark.parametrize("requests", [ONWARD, (ROLL_BACK, ROTATE), (ROTATE,)], ids=["onward", "back and on", "once"])
-def test_a_runner_that_sleeps_at_any_call_while_another_goes_on_breaks_nothing(requests: Sequence[Request]) -> None:
-    for nth in worth_a_pause(calls_of((ROTATE, RETIRE))):
+def pauses(calls: Sequence[tuple[str, Side]]) -> list[int]:
+    """The numbers of the calls at which a pause can make a difference. Between the reads of one look nothing is
+    changed: the first of them stands for all, and it does not matter whether it is held up here or on its way."""
+    return [n for n, (call, side) in enumerate(calls) if side == "before" and not call.startswith(READING)]
+
+
+def changing(calls: Sequence[tuple[str, Side]]) -> list[int]:
+    reading = (*READING, "ssm.ListSecretVersionIds", "target.check", "target.missing", "target.probe")
+    return [n for n in pauses(calls) if not calls[n][0].startswith(reading)]
+
+
+@pytest.mark.parametrize(
+    ("where", "requests"),
+    [(pauses, ONWARD), (changing, (ROLL_BACK, ROTATE)), (changing, (ROTATE,))],
+    ids=["at any call, for two rotations", "at any change, for a rollback", "at any change, for the same rotation"],
+)
+def test_a_runner_that_sleeps_while_another_goes_on_breaks_nothing(
+    where: Callable[[Sequence[tuple[str, Side]]], list[int]], requests: Sequence[Request]
+) -> None:
+    for nth in where(calls_of(AND_RETIRE)):
         with memory_folder() as folder, begun(folder) as world:
             sleeps_at_number(world, nth, requests)
-            for request in (ROTATE, RETIRE):
-                try:
-                    world.run(request, "sleeper")
-                except KeyturnError:
-                    break
+            with suppress(KeyturnError):
+                world.run(AND_RETIRE, "sleeper")
             end_well(world)
 
 
@@ -205,3 +217,30 @@ def sleeps_at_number(world: SsmWorld, nth: int, requests: Sequence[Request]) -> 
             others_go_on(world, requests)
 
     world.hook = sleep
+
+
+@pytest.mark.parametrize("action", ["PutSecretValue", "UpdateSecret", "DeleteSecretVersion"])
+def test_what_a_killed_runner_has_sent_breaks_nothing_whenever_it_arrives(action: str) -> None:
+    """It arrives at one of the looks of those who go on, the sooner ones with a signature that is still good."""
+    for nth in (1, 3, 5, 8, 12, 16):
+        with memory_folder() as folder, begun(folder) as world:
+            world.skew["dying"] = AHEAD
+            world.loses = lambda runner, sent, _: (runner, sent) == ("dying", action)
+            with pytest.raises(Killed):
+                world.run(AND_RETIRE, "dying")
+            arrives_at_look(world, nth)
+            others_go_on(world, ONWARD)
+            world.deliver()
+            end_well(world)
+
+
+def arrives_at_look(world: SsmWorld, nth: int) -> None:
+    count = iter(range(nth))
+
+    def arrive(runner: str, call: str, side: Side) -> None:
+        del runner
+        if (call, side) == ("ssm.ListSecretVersionIds", "before") and next(count, None) is None:
+            world.hook = no_hook
+            world.deliver()
+
+    world.hook = arrive

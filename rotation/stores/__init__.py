@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import Any
 
 from rotation.model import StoreView, Version
 from rotation.secret_value import SecretValue
@@ -83,7 +83,7 @@ class PromotesUnderLease(ABC):
     A rejected candidate needs no such wait: its promotion was never sent, as only one decision about it can be made.
     """
 
-    settle: ClassVar[timedelta]
+    settle: timedelta
 
     @abstractmethod
     def under(self, holds: Callable[[], None]) -> SecretStore:

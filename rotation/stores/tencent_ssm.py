@@ -18,8 +18,9 @@ is the highest whose value ``SSM_Current`` has, of those that can have been prom
 value, and has it before it is decided about. Where no generation has the value it is foreign.
 
 At most 5 of SSM's 10 versions are in use: ``SSM_Current``, current, previous, pending, and one decision. Before and
-after each change what is over is deleted: older generations than the previous one, decisions about lower generations
-than the highest, what a re-wrap before the last has replaced, and ``default``, which Terraform's provider may leave.
+after each change what is over is deleted: decisions about lower generations than the highest, what a re-wrap before the
+last has replaced, and ``default``, which Terraform's provider may leave; with a promotion also generations that are
+older than the one that it replaces.
 What SSM lists is not taken from one look where it would mean that somebody else was here: it may be some moments old.
 """
 
@@ -37,8 +38,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, ClassVar, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rotation.errors import Conflict, GenerationSpent, KeyturnError, LimitExceeded, StoreError, Unavailable
 from rotation.model import StoreView, Version
@@ -71,8 +73,20 @@ _REFUSALS: Mapping[str, type[KeyturnError]] = {
 }
 
 
+class _Dropped(Conflict):
+    """That version id was there just now."""
+
+
 class _Options(Connection):
     value_bytes: int = Field(default=4096, ge=1, le=32768)
+    signature_life: int = Field(default=300, ge=2, le=300)
+
+    @model_validator(mode="after")
+    def _real_signatures_live_long(self) -> Self:
+        host = urlsplit(self.endpoint or "").hostname
+        if self.signature_life < 300 and host not in {"127.0.0.1", "localhost"}:
+            raise ValueError("signature_life can be shortened only for a server on this machine, which is told so too")
+        return self
 
 
 class _Decision(StrEnum):
@@ -173,32 +187,33 @@ class _Seen:
 
     @property
     def surplus(self) -> list[str]:
-        """The version ids that nobody needs any more. What is above the current generation is never one of them."""
+        """The version ids that nobody needs any more. Whole generations are never among them: what was put too late,
+        by a runner that was held up, looks like a previous one, and is retired before or after it as that is."""
         leaves = [leaf for leaf in self.values if self._is_outlived(leaf)]
         decisions = [_decision_id(number) for number in _decided_about(self.made) if number < self.highest]
         return [*map(str, leaves), *decisions, *({PLACEHOLDER} & self.made.keys() if self.values else ())]
 
     def _is_outlived(self, leaf: _Leaf) -> bool:
-        """Whether it is older than the previous generation, or an envelope that no configuration names any more: of
-        the current generation the one before the last may still be named, of the previous one only the last."""
+        """Whether it is an envelope that no configuration names any more: of the current generation the one before the
+        last may still be named, of older ones only the last."""
         if self.current is None or leaf.generation > self.current.generation:
             return False
         if leaf.generation == self.current.generation:
             return leaf.revision < self.current.revision - 1
-        return leaf != self.previous
+        return leaf != self.leaf(leaf.generation)
 
 
 class TencentSsm(SecretStore, Rewrapping, PromotesUnderLease):
-    """Options: ``value_bytes`` (the largest value, default 4096; SSM keeps at most 32768), and those of
+    """Options: ``value_bytes`` (the largest value, default 4096; SSM keeps at most 32768), ``signature_life`` (how many
+    seconds a signed request is good for: 300, but for an emulator that was told another number), and those of
     :class:`~rotation.tencentcloud.Connection`."""
-
-    # A request lives for 300 s after the time that it is signed with, which may be 300 s ahead; and as much to spare.
-    # https://www.tencentcloud.com/document/api/1105/50207
-    settle = timedelta(seconds=900)
 
     def __init__(self, options: Mapping[str, Any], cloud: Cloud | None = None) -> None:
         parsed = parse(_Options, options, plugin="tencent_ssm")
         self._value_bytes = parsed.value_bytes
+        # A request lives for 300 s after the time that it is signed with, which may be 300 s ahead; and as much to
+        # spare. https://www.tencentcloud.com/document/api/1105/50207
+        self.settle = 3 * timedelta(seconds=parsed.signature_life)
         self._cloud = cloud or connect(parsed)
         self._seen: dict[str, int] = {}  # the highest generation that was ever seen here, by name
         self._holds: Callable[[], None] = _nobody
@@ -231,7 +246,12 @@ class TencentSsm(SecretStore, Rewrapping, PromotesUnderLease):
         self._displace(seen)
         self._sweep(seen)
         leaf = str(_Leaf(generation))
-        winner = self._put(name, leaf, value.reveal().encode())
+        try:
+            winner = self._put(name, leaf, value.reveal().encode())
+        except _Dropped as error:
+            raise GenerationSpent(
+                f"generation {generation} of the secret {name} was used before", generation
+            ) from error
         self._sweep(self._look(name, lambda now: leaf in now.made))
         return SecretValue(winner.decode())
 
@@ -243,6 +263,10 @@ class TencentSsm(SecretStore, Rewrapping, PromotesUnderLease):
                 raise Conflict(f"the secret {name} has another current version than expected")
             self._decide(seen, generation, _Decision.PROMOTING)
             self._place(name, value)
+            # A rollback is staged while the generation is kept whose value it carries: that lives on in it.
+            self._delete(
+                name, [str(leaf) for leaf in seen.values if expected and leaf < _Leaf(expected.generation or 0)]
+            )
             seen = self._look(name, lambda now: _is_current(now, generation))
         self._sweep(seen)
 
@@ -360,7 +384,8 @@ class TencentSsm(SecretStore, Rewrapping, PromotesUnderLease):
     def _displace(self, seen: _Seen) -> None:
         """Drop the candidate in whose place another one is staged, unless it is being promoted."""
         if seen.pending is not None:
-            self._decide(seen, seen.pending.generation, _Decision.REJECTED)
+            with suppress(_Dropped):  # by who does the same: the decision goes when the next generation is there
+                self._decide(seen, seen.pending.generation, _Decision.REJECTED)
             self._delete(seen.name, [str(seen.pending)])
 
     def _decide(self, seen: _Seen, generation: int, decision: _Decision) -> None:
@@ -384,8 +409,9 @@ class TencentSsm(SecretStore, Rewrapping, PromotesUnderLease):
 
         try:
             retrying(attempt)
-        except _Taken as error:
-            raise Conflict(f"the secret {name} has another current version than expected") from error
+        except _Taken as error:  # the first value of all, and another runner was faster
+            if self._taken(name, CURRENT) != value:
+                raise Conflict(f"the secret {name} has another current version than expected") from error
 
     def _current_value(self, name: str) -> bytes | None:
         try:
@@ -408,7 +434,7 @@ class TencentSsm(SecretStore, Rewrapping, PromotesUnderLease):
             time.sleep(pause)
             with suppress(_Missing):
                 return self._read(name, version_id)
-        raise Conflict(f"version {version_id} of the secret {name} was there, and is dropped")
+        raise _Dropped(f"version {version_id} of the secret {name} was there, and is dropped")
 
     def _sweep(self, seen: _Seen) -> None:
         self._delete(seen.name, seen.surplus)
