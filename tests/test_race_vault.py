@@ -39,6 +39,7 @@ NAME = "race/secret"
 LAST = "last"
 WAIT = timedelta(seconds=20)
 ROTATE, RETIRE, ROLL_BACK = (Request(p, wait=WAIT) for p in (Purpose.ROTATE, Purpose.RETIRE, Purpose.ROLL_BACK))
+READS = ("GET", "LIST", "HEAD", "sleep")  # what changes nothing, a runner's pauses among it
 _numbers = count(1)
 
 
@@ -137,7 +138,7 @@ class Ground:
         return len(self.root.adapter.list(path)["data"]["keys"])
 
     def _meet(self, runner: str, method: str, side: Side) -> None:
-        if side == "after" and method != "GET":
+        if side == "after" and method not in READS:
             self._check()
         self.hook(runner, method, side)
 
@@ -210,29 +211,37 @@ def test_two_runners_in_any_order_of_requests_break_nothing(
         require_quiet_after_one_more(ground)
 
 
+@dataclass
+class Sleep:
+    """Before the nth change of the first runner's, the other one does all that it is asked for."""
+
+    ground: Ground
+    nth: int
+    meanwhile: Sequence[Request]
+    changes: int = 0
+
+    def __call__(self, runner: str, method: str, side: Side) -> None:
+        if runner == RUNNERS[0] and side == "before" and method not in READS:
+            self.changes += 1
+            if self.changes == self.nth:
+                ask(self.ground, RUNNERS[1], self.meanwhile)
+
+
+def ask(ground: Ground, runner: str, requests: Sequence[Request]) -> None:
+    for request in requests:
+        with suppress(KeyturnError):  # it may be refused: what matters is what is left
+            ground.run(request, runner)
+
+
 def test_a_runner_that_sleeps_before_any_change_of_its_own_breaks_nothing(grounds: Callable[[Path], Ground]) -> None:
     """When it wakes, what it was about to install or to promote has been replaced and retired by the other one."""
-    asked, meanwhile = (ROTATE, RETIRE), (ROTATE, ROTATE, RETIRE)
     for nth in count(1):
         with memory_folder() as folder:
             ground = grounds(folder)
-            changes = count(1)
-
-            def sleep(runner: str, method: str, side: Side) -> None:
-                if runner == "one" and side == "before" and method not in ("GET", "sleep") and next(changes) == nth:  # noqa: B023
-                    for request in meanwhile:
-                        _ask(ground, request, "other")  # noqa: B023
-
-            ground.hook = sleep
-            for request in asked:
-                _ask(ground, request, "one")
+            sleep = ground.hook = Sleep(ground, nth, (ROTATE, ROTATE, RETIRE))
+            ask(ground, RUNNERS[0], (ROTATE,))
             ground.hook = no_hook
             require_quiet_after_one_more(ground)
-            if next(changes) <= nth:
+            if sleep.changes < nth:
                 break
     assert nth > 10
-
-
-def _ask(ground: Ground, request: Request, runner: str) -> None:
-    with suppress(KeyturnError):  # it may be refused: what matters is what is left
-        ground.run(request, runner)
