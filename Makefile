@@ -11,7 +11,7 @@ export CHECKPOINT_DISABLE := 1
 INSTALL := apt-get install --yes --no-install-recommends
 COMPILE := uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
-.PHONY: setup demo down test test-browser test-jenkins test-mariadb screenshot lint lambda scf bench readme lock clean
+.PHONY: setup demo down test test-browser test-jenkins test-mariadb test-tencent screenshot lint lambda scf bench readme lock clean
 .DELETE_ON_ERROR:
 
 setup: .venv/.ready node_modules/.ready
@@ -53,6 +53,10 @@ test-jenkins: setup
 test-mariadb: setup
 	test -n "$$KEYTURN_TEST_MYSQL" || test -x /usr/sbin/mariadbd || $(INSTALL) mariadb-server || sudo $(INSTALL) mariadb-server
 	$(BIN)/python -m pytest tests/rotation/credentials/test_mysql_*.py tests/rotation/local/test_mariadb.py
+
+# The contract of stores on Tencent Cloud itself, with the account whose credentials are in the environment.
+test-tencent: setup
+	KEYTURN_TENCENT_CONFORMANCE=1 $(BIN)/python -m pytest tests/conformance
 
 # Makes docs/report.png anew.
 screenshot: setup

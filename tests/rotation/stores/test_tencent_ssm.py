@@ -2,127 +2,27 @@
 
 from __future__ import annotations
 
-import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
 
 import pytest
 import stamina
 
 from rotation.errors import Conflict, DeclarationError, LimitExceeded, StoreError, Unavailable
 from rotation.local.tencent.cloud import Settings
-from rotation.local.tencent.wire import ApiError, refusal
 from rotation.model import Version
 from rotation.secret_value import SecretValue
 from rotation.stores import SecretStore, tencent_ssm
 from rotation.stores.tencent_ssm import CURRENT, TencentSsm
-from rotation.tencentcloud import Cloud, Manner, SdkError
+from rotation.tencentcloud import Cloud, Manner
 from tests.contracts.interruption import InterruptionContract
 from tests.contracts.rewrapping import RewrappingContract
 from tests.contracts.secret_store import SecretStoreContract
 from tests.contracts.staging import Moment, Shape, Trouble, current_of, promoted, rejected, text_of, two_current
 from tests.fixtures.tencent import TencentCloud
-from tests.tencent_line import Emulated, Line
-
-
-def _nothing() -> None: ...
-
-
-@dataclass
-class TroubleAhead:
-    """What the calls about one secret meet, whatever others are asked about at the same time."""
-
-    kind: Trouble = Trouble.DROPPED
-    name: str = ""
-    times: int = 0
-    after: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    lagging: tuple[int, int, int] = (0, 0, 0)  # reads that are behind, by how many writes, and after how many writes
-
-    def lags(self, *, calls: int, writes: int, after_writes: int = 0) -> None:
-        """Show the next reads what was there so many writes ago."""
-        self.lagging = (calls, writes, after_writes)
-
-    def behind(self, action: str) -> int:
-        """By how many writes this call is behind."""
-        calls, writes, later = self.lagging
-        if not calls:
-            return 0
-        if action not in ("GetSecretValue", "ListSecretVersionIds"):
-            self.lagging = (calls, writes, max(later - 1, 0))
-            return 0
-        if later:
-            return 0
-        self.lagging = (calls - 1, writes, 0)
-        return writes
-
-    def next(self, name: object) -> Trouble | None:
-        with self.lock:
-            if name != self.name or not self.times:
-                return None
-            if self.after:
-                self.after -= 1
-                return None
-            self.times -= 1
-            return self.kind
-
-
-class RunnersLine(Line):
-    """One runner's calls, with something done at each, and the trouble that is ahead."""
-
-    def __init__(self, emulated: Emulated, ahead: TroubleAhead) -> None:
-        super().__init__(emulated, emulated.cloud.clock.now)
-        self.at: dict[Moment, Callable[[], None]] = {}
-        self._ahead = ahead
-
-    def call_once(self, *arguments: Any, **options: Any) -> dict[str, Any]:
-        self.at.get(Moment.BEFORE, _nothing)()
-        answer = super().call_once(*arguments, **options)
-        self.at.get(Moment.AFTER, _nothing)()
-        return answer
-
-    def _send(self, service: str, action: str, parameters: Mapping[str, Any], signed_at: int) -> bytes:
-        trouble = self._ahead.next(parameters.get("SecretName"))
-        if trouble in _REFUSED:
-            return refusal(ApiError(_REFUSED[trouble], "so it is"))
-        if trouble is Trouble.DROPPED:
-            raise SdkError("ClientNetworkError", "the connection was closed")
-        answer = self.emulated.arrive(self._signed(service, action, parameters, signed_at), self._ahead.behind(action))
-        if trouble is Trouble.LOST_REPLY:
-            raise SdkError("ClientNetworkError", "the connection was closed")
-        return answer
-
-
-_REFUSED = {
-    Trouble.THROTTLED: "RequestLimitExceeded",
-    Trouble.BROKEN: "InternalError",
-    Trouble.DENIED: "UnauthorizedOperation",
-}
-
-
-class Runner(TencentSsm):
-    """A runner that takes a lease for what it changes. Those at work on the same generation share theirs, so that the
-    contracts can let them meet; whoever works on another one takes it over."""
-
-    leases: ClassVar[dict[str, int]] = {}
-
-    def promote(self, name: str, generation: int, expected: Version | None) -> None:
-        TencentSsm.promote(self._leased(name, generation), name, generation, expected)
-
-    def rewrap(self, name: str, expected: Version, value: SecretValue) -> Version:
-        return TencentSsm.rewrap(self._leased(name, expected.generation or 0), name, expected, value)
-
-    def _leased(self, name: str, generation: int) -> TencentSsm:
-        self.leases[name] = generation
-
-        def holds() -> None:
-            if self.leases[name] != generation:
-                raise Conflict("the lease is lost")
-
-        return self.under(holds)
+from tests.rotation.stores.ssm_runners import Meddled, Runner, RunnersLine, TroubleAhead, nothing
+from tests.tencent_line import Emulated
 
 
 class Harness:
@@ -150,7 +50,7 @@ class Harness:
     def at_every_call(self, store: SecretStore, moment: Moment, do: Callable[[], None]) -> Iterator[None]:
         assert isinstance(store, Runner)
         line = store._cloud
-        assert isinstance(line, RunnersLine)
+        assert isinstance(line, Meddled)
         line.at = {moment: do}
         try:
             yield
@@ -170,13 +70,13 @@ class TestTencentSsm(Harness, SecretStoreContract, InterruptionContract, Rewrapp
 class TestWhatIsSpecial(Harness):
     """What SSM's own ways ask for: a look that is old, few versions, no comparison."""
 
-    def test_without_a_lease_nothing_becomes_current(self) -> None:
+    def test_without_a_leasenothing_becomes_current(self) -> None:
         name, store = self.slot(), TencentSsm({}, RunnersLine(self.emulated, self.ahead))
         store.stage(name, 1, text_of(1))
         with pytest.raises(StoreError, match="lease"):
             store.promote(name, 1, None)
         assert CURRENT not in self.emulated.values(name)
-        store.under(_nothing).promote(name, 1, None)
+        store.under(nothing).promote(name, 1, None)
         with pytest.raises(StoreError, match="lease"):
             store.rewrap(name, store.predict(name, 1), SecretValue("envelope"))
         assert store.read(name) == text_of(1)
@@ -232,11 +132,11 @@ class TestWhatIsSpecial(Harness):
         view = store.observe([name])[name]
         assert (view.current, view.pending, view.promoting) == (store.predict(name, 1), store.predict(name, 2), True)
         with pytest.raises(Conflict, match="overwritten"):
-            store.under(_nothing).confirm(name, 2)
+            store.under(nothing).confirm(name, 2)
         with pytest.raises(Conflict, match="current"):
             store.discard(name, 1)
         store.promote(name, 2, view.current)
-        store.under(_nothing).confirm(name, 2)
+        store.under(nothing).confirm(name, 2)
         assert self.shape(name) == Shape(current=2, pending=None, previous=1, rejected=False, revision=0)
 
     def test_what_terraform_has_left_is_no_value_and_is_swept(self) -> None:
@@ -306,7 +206,7 @@ class TestWhatIsSpecial(Harness):
 def test_a_rotation_on_the_wire_is_whole_whatever_happens_to_its_writes(tencent: TencentCloud, fault: str) -> None:
     """Over HTTP: the put, the promotion and the deletion each meet the fault once."""
     cloud = Cloud(tencent.region, f"http://{tencent.endpoint}")
-    store, name = TencentSsm({}, cloud).under(_nothing), tencent.name()
+    store, name = TencentSsm({}, cloud).under(nothing), tencent.name()
     for action, version_id in (("CreateSecret", {"SecretString": "default"}), ("DeleteSecretVersion", {})):
         cloud.call("ssm", action, {"SecretName": name, "VersionId": "default", **version_id}, Manner("do", StoreError))
     with stamina.set_testing(True, attempts=3):
