@@ -30,8 +30,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from rotation.credential_values import read
 from rotation.credentials import (
     CredentialKind,
     DescribesOperations,
@@ -42,7 +43,7 @@ from rotation.credentials import (
 )
 from rotation.errors import DeclarationError, KeyturnError, TargetError, Unauthorized, Unavailable
 from rotation.model import Acceptance, Credential, Leftover, Strategy, Usage
-from rotation.options import first_problem, parse
+from rotation.options import parse
 from rotation.retries import retrying
 from rotation.secret_value import SecretValue
 from rotation.tencentcloud import Cloud, Connection, Manner, connect
@@ -266,12 +267,9 @@ def _end(key: str) -> str:
 
 
 def _parse(credential: Credential) -> _Value:
-    try:
-        return _Value.model_validate_json(credential.value.reveal())
-    except ValidationError as error:  # it holds the value: not chained
-        where, what = first_problem(error)
-        problem = f"{where or 'its JSON'}: {what}"
-    raise TargetError(
-        f"generation {credential.generation} of {credential.secret} is no access key ({problem})",
+    return read(
+        _Value,
+        credential,
+        "is no access key",
         "Store it as JSON with SecretId and SecretKey.",
     )

@@ -37,15 +37,16 @@ import secrets
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from rotation.credential_values import read
 from rotation.credentials import CredentialKind, DescribesOperations, HasAdministrator, ReadSecret, ReportsUsage
 from rotation.database_login import Login, Place
 from rotation.database_login import parse as login_of
 from rotation.errors import DeclarationError, KeyturnError, OutcomeUnknown, TargetError, Unauthorized, Unavailable
 from rotation.model import Acceptance, Credential, Strategy, Usage
 from rotation.mysql import Transport, connected
-from rotation.options import first_problem, parse
+from rotation.options import parse
 from rotation.retries import until
 from rotation.secret_value import SecretValue
 from rotation.tencentcloud import Connection, Manner, connect
@@ -247,12 +248,9 @@ _REFUSALS: Mapping[str, type[KeyturnError]] = {"ResourceNotFound": _Missing}
 
 
 def _parse(credential: Credential) -> _Value:
-    try:
-        return _Value.model_validate_json(credential.value.reveal())
-    except ValidationError as error:  # it holds the value: not chained
-        where, what = first_problem(error)
-        problem = f"{where or 'its JSON'}: {what}"
-    raise TargetError(
-        f"generation {credential.generation} of {credential.secret} is no reference to a product secret ({problem})",
+    return read(
+        _Value,
+        credential,
+        "is no reference to a product secret",
         "Store it as JSON with product_secret and version.",
     )

@@ -51,8 +51,9 @@ from typing import Annotated, Any, ClassVar
 import hvac
 import requests
 from hvac.exceptions import VaultError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from rotation.credential_values import read
 from rotation.credentials import (
     CredentialKind,
     DescribesOperations,
@@ -64,7 +65,7 @@ from rotation.errors import DeclarationError, TargetError, Unauthorized, Unavail
 from rotation.fencing import Record, refuse_superseded
 from rotation.kv_document import Document
 from rotation.model import Acceptance, Credential, Leftover, Strategy
-from rotation.options import first_problem, parse
+from rotation.options import parse
 from rotation.retries import retrying
 from rotation.secret_value import SecretValue
 from rotation.vault import TIMEOUT, Connection, connect
@@ -356,12 +357,9 @@ def _registered(data: Mapping[str, Any]) -> _Registered:
 
 
 def _parse(credential: Credential) -> _Value:
-    try:
-        return _Value.model_validate_json(credential.value.reveal())
-    except ValidationError as error:  # it holds the value: not chained
-        where, what = first_problem(error)
-        problem = f"{where or 'its JSON'}: {what}"
-    raise TargetError(
-        f"generation {credential.generation} of {credential.secret} is no login of an AppRole ({problem})",
+    return read(
+        _Value,
+        credential,
+        "is no login of an AppRole",
         "Store it as JSON with role_id and secret_id.",
     )

@@ -56,9 +56,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import hvac
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rotation import postgresql
+from rotation.credential_values import read
 from rotation.credentials import (
     ComparesPrivileges,
     CredentialKind,
@@ -72,7 +73,7 @@ from rotation.errors import DeclarationError, TargetError, Unauthorized, Unavail
 from rotation.fencing import Record, refuse_superseded
 from rotation.kv_document import Document
 from rotation.model import Acceptance, Credential, Strategy, Usage
-from rotation.options import first_problem, parse
+from rotation.options import parse
 from rotation.postgresql import APPLICATION_NAME, Transport, privileges
 from rotation.retries import retrying, until
 from rotation.secret_value import SecretValue
@@ -281,14 +282,12 @@ class VaultDatabaseRole(CredentialKind, ReportsUsage, ComparesPrivileges, HasAdm
         return idle, f"when generation {current} is retired: {call} for its role, whose password is nobody's then"
 
     def _parse(self, credential: Credential) -> _Value:
-        try:
-            return _Value.model_validate_json(credential.value.reveal())
-        except ValidationError as error:  # it holds the value: not chained
-            where, what = first_problem(error)
-            problem = f"{where or 'its JSON'}: {what}"
-        raise TargetError(
-            f"generation {credential.generation} of {credential.secret} does not refer to a static role ({problem})",
-            f'Store it as JSON: {{"static_creds": "{self._options.static_creds(self._options.roles[0])}"}}.',
+        example = self._options.static_creds(self._options.roles[0])
+        return read(
+            _Value,
+            credential,
+            "does not refer to a static role",
+            f'Store it as JSON: {{"static_creds": "{example}"}}.',
         )
 
     def _role(self, value: _Value) -> str:

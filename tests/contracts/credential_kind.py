@@ -259,3 +259,24 @@ class TargetContract(CredentialKindContract):
         with pytest.raises(KeyturnError) as caught:
             act()
         return caught.value
+
+
+class InPlaceContract(TargetContract):
+    """For a kind with the strategy "single"."""
+
+    def test_the_old_one_is_denied_when_the_new_one_is_installed(self, kind: CredentialKind) -> None:
+        first = installed(kind, 1)
+        installed(kind, 2, first)
+        assert kind.check(first) is Acceptance.DENIED
+
+    def test_the_current_value_is_restored_by_naming_the_candidate_that_took_its_place(
+        self, kind: CredentialKind
+    ) -> None:
+        first = installed(kind, 1)
+        second = installed(kind, 2, first)
+        kind.install(first, second)
+        kind.install(first, second)
+        assert (kind.check(first), kind.check(second)) == (Acceptance.ACCEPTED, Acceptance.DENIED)
+        with pytest.raises(TargetError, match="superseded"):
+            kind.install(second, first)
+        assert kind.check(installed(kind, 3, first)) is Acceptance.ACCEPTED

@@ -22,7 +22,15 @@ from rotation.mysql import LOCK_SECONDS, connected
 from rotation.mysql.accounts import Accounts
 from rotation.mysql.verifiers import sha256_crypt, verifier
 from rotation.secret_value import SecretValue
-from tests.contracts.credential_kind import SECRET, Make, OverlapContract, TargetContract, installed, issued
+from tests.contracts.credential_kind import (
+    SECRET,
+    InPlaceContract,
+    Make,
+    OverlapContract,
+    TargetContract,
+    installed,
+    issued,
+)
 from tests.fixtures.mariadb import PLAIN, MysqlDatabase, login_from
 from tests.fixtures.postgresql import free_port
 
@@ -109,25 +117,8 @@ class TestAlternating(MysqlUserContract, OverlapContract):
     strategy = Strategy.ALTERNATING
 
 
-class TestSingle(MysqlUserContract):
+class TestSingle(MysqlUserContract, InPlaceContract):
     strategy = Strategy.SINGLE
-
-    def test_the_old_password_is_denied_when_the_new_one_is_installed(self, kind: CredentialKind) -> None:
-        first = installed(kind, 1)
-        installed(kind, 2, first)
-        assert kind.check(first) is Acceptance.DENIED
-
-    def test_the_current_value_is_restored_by_naming_the_candidate_that_took_its_place(
-        self, kind: CredentialKind
-    ) -> None:
-        first = installed(kind, 1)
-        second = installed(kind, 2, first)
-        kind.install(first, second)
-        kind.install(first, second)
-        assert (kind.check(first), kind.check(second)) == (Acceptance.ACCEPTED, Acceptance.DENIED)
-        with pytest.raises(TargetError, match="superseded"):
-            kind.install(second, first)
-        assert kind.check(installed(kind, 3, first)) is Acceptance.ACCEPTED
 
 
 def test_it_is_found_by_the_name_of_its_file() -> None:
