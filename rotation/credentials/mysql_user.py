@@ -17,7 +17,7 @@ Works with MySQL from 8.0 on and MariaDB from 10.4 on; older ones have no roles,
     GRANT CREATE USER, PROCESS ON *.* TO keyturn_admin@'%';
     GRANT CONNECTION ADMIN ON *.* TO keyturn_admin@'%';  -- to end sessions; MySQL: CONNECTION_ADMIN
     GRANT SELECT ON mysql.* TO keyturn_admin@'%';        -- to compare privileges
-    GRANT SELECT, INSERT, UPDATE, CREATE ON keyturn.* TO keyturn_admin@'%';
+    GRANT SELECT, INSERT, DELETE, CREATE ON keyturn.* TO keyturn_admin@'%';
     GRANT orders_app TO keyturn_admin@'%' WITH ADMIN OPTION;
 
 CREATE USER lets it set anybody's password, root's too; on MySQL not that of an account with SYSTEM_USER. There is no

@@ -113,7 +113,7 @@ def provision_on(root: Login, sample: Sample, password: SecretValue) -> None:
             f"GRANT CREATE USER, PROCESS ON *.* TO {administrator}",
             f"GRANT {'CONNECTION ADMIN' if mariadb else 'CONNECTION_ADMIN'} ON *.* TO {administrator}",
             f"GRANT SELECT ON mysql.* TO {administrator}",
-            f"GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON {_LEDGER}.* TO {administrator}",
+            f"GRANT SELECT, INSERT, DELETE, CREATE ON {_LEDGER}.* TO {administrator}",
             f"GRANT {role} TO {administrator} WITH ADMIN OPTION",
         ):
             connection.run(statement)
