@@ -6,6 +6,7 @@ and a second look (see :class:`rotation.stores.PromotesUnderLease`). Each of the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -14,14 +15,16 @@ from typing import Any
 
 import pytest
 
-from rotation import decide, engine
+from rotation import decide, engine, rekey
+from rotation.adopt import adopt
 from rotation.engine import Request
 from rotation.errors import KeyturnError, LeaseHeld
 from rotation.journal import LEASE, Journal
 from rotation.local.tencent.wire import Request as Signed
+from rotation.model import Version
 from rotation.stores.tencent_ssm import CURRENT, TencentSsm
 from tests.scenarios import RESUME, RETIRE, ROLL_BACK, ROTATE
-from tests.ssm_world import SsmWorld, begun
+from tests.ssm_world import STORED_AS, SsmWorld, begun
 from tests.tencent_line import Line
 from tests.world import PATIENT, Broken, Killed, Side, memory_folder, no_hook
 
@@ -244,3 +247,52 @@ def arrives_at_look(world: SsmWorld, nth: int) -> None:
             world.deliver()
 
     world.hook = arrive
+
+
+def test_with_the_journal_the_dead_runners_request_is_not_forgotten(tmp_path: Path) -> None:
+    """Nobody knows any more that it was sent: the time counts from when the next one sees what is current."""
+    with begun(tmp_path) as world:
+        loses_its_promotion(world)
+        world.lose_journal()
+        others_go_on(world, ONWARD)
+        world.deliver()
+        end_well(world)
+
+
+def test_a_runner_whose_journal_was_replaced_promotes_nothing(tmp_path: Path) -> None:
+    with begun(tmp_path) as world:
+
+        def replaced(runner: str, name: str, side: Side) -> None:
+            if (runner, name, side) == ("sleeper", "ssm.UpdateSecret", "before"):
+                world.hook = no_hook
+                world.lose_journal()
+                others_go_on(world, ONWARD)
+
+        world.hook = replaced
+        with suppress(KeyturnError):
+            world.run(ROTATE, "sleeper")
+        end_well(world)
+
+
+def test_what_others_made_current_is_adopted_without_being_sent_again(tmp_path: Path) -> None:
+    with begun(tmp_path) as world:
+        runner, secret = world.engine(), world.secret()
+        same = {"password": world.principals["a"].password, "username": "a"}  # but written in another way
+        world.emulated.ask("UpdateSecret", SecretName=STORED_AS, VersionId=CURRENT, SecretString=json.dumps(same))
+        view = runner.observer.stored([secret], fresh=True)[secret.name]
+        assert view.current == Version(CURRENT, None)
+        world.calls.clear()
+        assert adopt(secret, view, runner.plugins, runner.custody, runner.journal) == 2
+        runner.journal.close()
+        assert "ssm.UpdateSecret" not in world.calls
+        end_well(world)
+        assert world.slot.current == 2
+
+
+def test_a_keys_older_material_is_kept_while_an_older_envelope_could_arrive(tmp_path: Path) -> None:
+    with begun(tmp_path) as world:
+        runner, secret = world.engine(), world.secret()
+        view = runner.observer.stored([secret], fresh=True)[secret.name]
+        assert view.changed_at is not None
+        assert rekey._end_of_grace(secret, view, runner.plugins) == view.changed_at + timedelta(seconds=900)
+        runner.journal.close()

@@ -362,6 +362,8 @@ def test_without_its_bucket_a_run_goes_on_with_an_empty_journal_that_is_kept(
     url = unreachable(world, how, monkeypatch)
     with world.open(folder, url=url) as journal, journal.lease([SECRET]):
         assert isinstance(journal, OfflineJournal)
+        with pytest.raises(JournalError, match="under a lease only"):  # who knows who else is at work
+            journal.require_lease(SECRET)
         journal.audit(SECRET, 1, "promoted", "offline")
     assert time.monotonic() - started < 30
     ((what, follows),) = world.warnings
