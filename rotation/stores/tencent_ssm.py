@@ -233,7 +233,7 @@ class TencentSsm(SecretStore, Rewrapping, PromotesUnderLease):
         return _Leaf(generation).version
 
     def read(self, name: str, version: Version | None = None) -> SecretValue:
-        return SecretValue(self._read(name, CURRENT if version is None else version.version_id).decode())
+        return SecretValue(_text(name, self._read(name, CURRENT if version is None else version.version_id)))
 
     def stage(self, name: str, generation: int, value: SecretValue) -> SecretValue:
         self._check_limits(name, value)
@@ -264,10 +264,9 @@ class TencentSsm(SecretStore, Rewrapping, PromotesUnderLease):
             self._decide(seen, generation, _Decision.PROMOTING)
             self._place(name, value)
             # A rollback is staged while the generation is kept whose value it carries: that lives on in it.
-            self._delete(
-                name, [str(leaf) for leaf in seen.values if expected and leaf < _Leaf(expected.generation or 0)]
-            )
+            carried = [str(leaf) for leaf in seen.values if expected and leaf.generation < (expected.generation or 0)]
             seen = self._look(name, lambda now: _is_current(now, generation))
+            self._delete(name, carried)
         self._sweep(seen)
 
     def confirm(self, name: str, generation: int) -> None:
@@ -404,7 +403,7 @@ class TencentSsm(SecretStore, Rewrapping, PromotesUnderLease):
                 return  # also where an earlier attempt was applied and its answer was lost
             what = f"make a version of the secret {name} current"
             action = "UpdateSecret" if there is not None else "PutSecretValue"
-            parameters = {"SecretName": name, "VersionId": CURRENT, "SecretString": value.decode()}
+            parameters = {"SecretName": name, "VersionId": CURRENT, "SecretString": _text(name, value)}
             self._cloud.call_once("ssm", action, parameters, _manner(what), holds=self._holds)
 
         try:
@@ -483,6 +482,12 @@ def _decision(name: str, text: str) -> _Decision:
     except ValueError:
         what = f"what was decided about a generation of the secret {name} was altered"
         raise StoreError(what, f"Delete its version g….{_DECIDED[1:]} if nobody works on it, then run again.") from None
+
+
+def _text(name: str, value: bytes) -> str:
+    with suppress(UnicodeDecodeError):  # which holds the value, so it is nobody's context
+        return value.decode()
+    raise StoreError(f"a value of the secret {name} is no text", "Put one that is text in its place.")
 
 
 def _is_current(seen: _Seen, generation: int) -> bool:

@@ -163,8 +163,11 @@ class TestWhatIsSpecial(Harness):
     def test_a_binary_value_of_others_is_foreign(self) -> None:
         store, name = self.open(), self.slot()
         promoted(store, name, 1)
-        self.emulated.ask("UpdateSecret", SecretName=name, VersionId=CURRENT, SecretBinary="AAEC")
+        self.emulated.ask("UpdateSecret", SecretName=name, VersionId=CURRENT, SecretBinary="/wAB")
         assert current_of(store, name) == Version(CURRENT, None)
+        with pytest.raises(StoreError, match="no text") as caught:
+            store.read(name)
+        assert caught.value.__context__ is None
 
     def test_the_limit_of_a_value_can_be_raised(self) -> None:
         with pytest.raises(DeclarationError, match="value_bytes"):
