@@ -57,7 +57,8 @@ class TencentCloud(FunctionVendor, ConfigVendor):
     state and journal are another vendor's. ``endpoint`` is the URL of a server that stands for all services, which
     only the rotation uses. ``vpc`` is the network of the function's subnet, and ``python_layer`` the layer, by name and
     version, with the Python that it runs on (SCF's own are too old). ``signing_keys`` are files with the public keys (a
-    JWKS) of issuers to register.
+    JWKS) of issuers to register. ``signature_life`` is for an emulator that takes signatures for fewer seconds than the
+    real cloud does.
     """
 
     environment: str
@@ -67,6 +68,7 @@ class TencentCloud(FunctionVendor, ConfigVendor):
     creator: str | None = None
     app_id: str | None = None
     endpoint: str | None = None
+    signature_life: int | None = None
     vpc: str | None = None
     python_layer: tuple[str, int] | None = None
     signing_keys: Mapping[str, Path] = field(default_factory=dict)
@@ -76,7 +78,12 @@ class TencentCloud(FunctionVendor, ConfigVendor):
         return f"{self.environment}--{construct_id(name)}"  # SSM takes no slash in a name
 
     def store(self) -> Plugin:
-        return Plugin(kind="tencent_ssm", options=self._connection())
+        life = {} if self.signature_life is None else {"signature_life": self.signature_life}
+        return Plugin(kind="tencent_ssm", options=self._connection() | life)
+
+    def function_target(self, name: str) -> Plugin:
+        """The target of a consumer that is a cloud function."""
+        return Plugin(kind="tencent_scf", options=self._connection() | {"function": name})
 
     def key_service(self) -> Plugin:
         return Plugin(kind="tencent_kms", options=self._connection())

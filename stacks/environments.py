@@ -30,6 +30,7 @@ _PLACEHOLDER_ENDPOINT = "127.0.0.1:4566"
 _ENDPOINTS = Path(".keyturn") / "local" / "endpoints.json"
 _ACCOUNT = "123456789012"
 _UIN = "100000000001"  # of the emulated Tencent Cloud
+_SIGNATURE_LIFE = 5  # seconds; as rotation/local/embedded/local_tencent.py tells the emulator
 
 Database = Literal["postgresql", "mysql"]
 
@@ -147,7 +148,7 @@ def local_tencent(project: Path) -> Environment:
         "local-tencent",
         project,
         place,
-        TencentCloud("local-tencent", "ap-guangzhou", _UIN, endpoint=place.server),
+        TencentCloud("local-tencent", "ap-guangzhou", _UIN, endpoint=place.server, signature_life=_SIGNATURE_LIFE),
         trusts=(AccountTrust(),),
         configured_by=_local_aws("local-tencent", endpoints),
         provisioned=frozenset({"foundation", "secrets"}),

@@ -12,6 +12,7 @@ from modules.declarations import Consumer, Credential, Estate, Key, Secret
 from modules.rotation_schedule import RotationSchedule
 from modules.tencentcloud import TencentCloud
 from modules.vault import Vault
+from modules.vendor import Vendor
 from rotation.manifest import Plugin
 from rotation.model import Ring, Strategy
 from stacks.environments import Environment
@@ -58,6 +59,7 @@ def estate(environment: Environment) -> Estate:
                 secrets=("orders/db", "orders/api-token", *(secret.name for secret in certificates)),
                 signals={ring: _signals(environment, ring) for ring in Ring},
             ),
+            *_functions(environment.vendor),
         ),
     )
 
@@ -91,6 +93,23 @@ def _certificates(vault: Vault, reader: str) -> tuple[Secret, ...]:
             description="The certificate with which the orders application serves HTTPS",
             schedule=RotationSchedule(every=timedelta(days=20)),
             readers=(reader,),
+        ),
+    )
+
+
+def _functions(vendor: Vendor) -> tuple[Consumer, ...]:
+    """The cloud function that writes receipts: its variables are its configuration, and the rotation deploys them.
+    Its calls' health would be read in its log: Plugin(kind="tencent_cls", options={"topic": …})."""
+    if not isinstance(vendor, TencentCloud):
+        return ()
+    return (
+        Consumer(
+            "orders-receipts",
+            template=Path("stacks/config/orders-receipts.env.j2"),
+            format="dotenv",
+            secrets=("orders/api-token",),
+            signals={},
+            target=vendor.function_target("orders-receipts"),
         ),
     )
 

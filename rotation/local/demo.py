@@ -28,7 +28,7 @@ from rotation.local.embedded import embedded, names
 from rotation.local.embedded.local import Local
 from rotation.local.leaks import Leaks
 from rotation.local.load import Load, Probe
-from rotation.local.plants import Plants
+from rotation.local.plants_mysql import AnyPlants, plants_of
 from rotation.model import Ring
 from rotation.settings import find_project
 
@@ -142,7 +142,7 @@ class Demo:
         self.expect(after > before, f"the application went from generation {before} to {after} without a restart")
         self.expect(load.failed() == failed, f"no query failed ({load.queries()} so far)")
 
-    def missing_grant(self, load: Load, plants: Plants) -> None:
+    def missing_grant(self, load: Load, plants: AnyPlants) -> None:
         self.title("(b) the new login lacks a grant that somebody gave to the old one by hand")
         with plants.grant_to_one_user_only():
             before, failed = load.pins(SECRET), load.failed()
@@ -151,8 +151,8 @@ class Demo:
         self.expect(load.pins(SECRET) == before, "no ring ever saw the candidate")
         self.expect(load.failed() == failed, "no query failed")
 
-    def bad_under_the_application(self, load: Load, plants: Plants) -> None:
-        self.title("(c) the new login breaks only under the application: a row-level policy names the old one")
+    def bad_under_the_application(self, load: Load, plants: AnyPlants) -> None:
+        self.title(f"(c) the new login breaks only under the application: {plants.rule} names the old one")
         with plants.policy_for_one_user():
             before = load.generation(Ring.STABLE, SECRET)
             failed = load.failed(Ring.STABLE)
@@ -206,7 +206,7 @@ class Demo:
         self.keyturn("retire", "--wait", "0", expect=(0, 3))
         self.keyturn("retire")
 
-    def drift(self, load: Load, plants: Plants) -> None:
+    def drift(self, load: Load, plants: AnyPlants) -> None:
         self.title("(g) drift of each of the four kinds: found, put right, and gone")
         failed = load.failed()
         planted = self._plant_drift(plants)
@@ -218,7 +218,7 @@ class Demo:
         self.keyturn("drift")
         self.expect(load.await_traffic() and load.failed() == failed, "no query failed")
 
-    def _plant_drift(self, plants: Plants) -> dict[str, str]:
+    def _plant_drift(self, plants: AnyPlants) -> dict[str, str]:
         """Four mishaps, each with the address of what it leaves behind."""
         key = "orders-api/stable.yaml"
         rendered = f"stacks/config/rendered/{self.environment}/{{}}/orders-api.yaml"
@@ -265,7 +265,7 @@ class Demo:
 def run(project: Path, name: str) -> None:
     demo = Demo(project, name)
     demo.set_up()
-    plants = Plants(project, name)
+    plants = plants_of(project, name)
     plants.clear()
     load = Load(project, name)
     demo.declare()

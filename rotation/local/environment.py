@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -82,7 +83,7 @@ def up(project: Path, say: Say, environment: str = Local.name) -> tuple[ServiceS
         _start(_servers(project, endpoints), _environment(), say)
         for name, place in endpoints.places.items():
             embedded(name).provision(project, place, say)
-        _start(_applications(project, endpoints), _environment() | _variables(endpoints), say)
+        _start(_applications(project, endpoints), _environment() | _variables(project, endpoints), say)
     return status(project)
 
 
@@ -122,7 +123,7 @@ def environment_variables(project: Path) -> dict[str, str]:
     endpoints = _load(project)
     if endpoints is None:
         raise LocalError("the embedded environment has not been started in this project", "Run `keyturn local up`.")
-    return _variables(endpoints)
+    return _variables(project, endpoints)
 
 
 def place_of(project: Path, environment: str) -> Place:
@@ -143,7 +144,7 @@ def config_bucket(environment: str) -> str:
     return f"keyturn-{environment}-config"
 
 
-def _variables(endpoints: Endpoints) -> dict[str, str]:
+def _variables(project: Path, endpoints: Endpoints) -> dict[str, str]:
     aws = {
         "AWS_ENDPOINT_URL": endpoints.aws,
         "AWS_ACCESS_KEY_ID": "local",
@@ -152,7 +153,7 @@ def _variables(endpoints: Endpoints) -> dict[str, str]:
         "AWS_DEFAULT_REGION": REGION,
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    others = [embedded(name).variables(place) for name, place in endpoints.places.items()]
+    others = [embedded(name).variables(project, place) for name, place in endpoints.places.items()]
     return {name: value for variables in (aws, *others) for name, value in variables.items()}
 
 
@@ -184,11 +185,13 @@ def _choose(project: Path) -> Endpoints:
 
 def _with(other: Embedded, project: Path, endpoints: Endpoints) -> Endpoints:
     """With addresses for what another environment has of its own."""
-    server, *ports = _free_ports(1 + len(Ring) * (2 if other.has_https else 1))
+    server, database, *ports = _free_ports(2 + len(Ring) * (2 if other.has_https else 1))
+    own: dict[str, Any] = {"database": "mysql", "database_server": f"{HOST}:{database}"} if other.has_mysql else {}
     place = Place(
         server=f"http://{HOST}:{server}",
         applications={ring: f"http://{HOST}:{port}" for ring, port in zip(Ring, ports, strict=False)},
         https={ring: f"{HOST}:{port}" for ring, port in zip(Ring, ports[len(Ring) :], strict=False)},
+        **own,
     )
     return _kept(project, endpoints.model_copy(update={"others": {**endpoints.others, other.name: place}}))
 

@@ -20,6 +20,8 @@ from rotation.local.embedded.local import Local
 from rotation.manifest import Manifest
 
 SHORTEST = 8  # characters: what is shorter would be found by chance
+_SERVERS = ("aws", "mariadb", "openbao", "postgresql", "tencent")  # with folders of their own
+_SENSITIVE = ("password", "Password", "secret_id", "ciphertext", "wrapped")  # fields of a value
 _AUDIT = Path("local", "openbao", "audit.log")
 
 
@@ -70,7 +72,7 @@ class Leaks:
 
     def _files(self) -> Iterator[Path]:
         own = self._project / ".keyturn"
-        servers = {own / "terraform", *(own / "local" / server for server in ("aws", "postgresql", "openbao"))}
+        servers = {own / "terraform", *(own / "local" / server for server in _SERVERS)}
         for folder in (own, self._project / "cdktf.out", self._project / "stacks"):
             for path in sorted(folder.rglob("*")):
                 theirs = ".terraform" in path.parts or not servers.isdisjoint(path.parents)
@@ -100,7 +102,7 @@ def _sensitive(text: str) -> Iterator[bytes]:
     except ValueError:
         content = None
     if isinstance(content, dict):
-        fields = [str(content[name]) for name in ("password", "secret_id", "ciphertext", "wrapped") if name in content]
+        fields = [str(content[name]) for name in _SENSITIVE if name in content]
         fields += [_middle(content["private_key"])] if "private_key" in content else []
         yield from (field.encode() for field in fields if len(field) >= SHORTEST)
     elif len(text) >= SHORTEST:

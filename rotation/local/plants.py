@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
 from psycopg import sql
@@ -20,7 +20,10 @@ POLICY = "CREATE POLICY planted ON public.orders USING (session_user = {0}) WITH
 
 
 class Plants:
-    """The sample database of an environment as its superuser sees it."""
+    """The sample database of an environment as PostgreSQL's superuser sees it. ``rule`` is what
+    :meth:`policy_for_one_user` makes, in words."""
+
+    rule: ClassVar[str] = "a row-level policy"
 
     def __init__(self, project: Path, environment: str = Local.name) -> None:
         self._folder = project / ".keyturn" / "local" / "postgresql"

@@ -13,18 +13,23 @@ from pathlib import Path
 from rotation.errors import KeyturnError
 
 
-def run(module: str, server: str, serve: Callable[[Path, int], int]) -> int:
-    """``serve`` in a folder and on a port, as the command line says, until SIGTERM or SIGINT; returns the exit code."""
+def run(module: str, server: str, serve: Callable[..., int], **numbers: int) -> int:
+    """``serve`` in a folder and on a port, as the command line says, until SIGTERM or SIGINT; returns the exit code.
+
+    ``numbers`` are what else it takes by name: each is an option with that default.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=f"Run {server}.")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--with-parent", action="store_true", help="stop when the process that started this one ends")
+    for name, default in numbers.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, help="default: %(default)s")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if options.with_parent:
         _end_with_parent()
     try:
-        return serve(options.folder, options.port)
+        return serve(options.folder, options.port, **{name: getattr(options, name) for name in numbers})
     except KeyturnError as error:
         sys.stderr.write(f"{error}\n{error.remedy}\n")
         return 1

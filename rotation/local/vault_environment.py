@@ -9,20 +9,18 @@ leaves the server, and the login of the database's administrator.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import hvac
 import requests
 from hvac.exceptions import InvalidPath, VaultError
 
-from rotation.deploy import STACK_FILE, alone, synth
 from rotation.errors import LocalError
 from rotation.kv_ledger import Leaf
 from rotation.local import openbao
+from rotation.local.declared import synthesized
 from rotation.local.embedded import FOLDER
 from rotation.local.embedded.local_vault import LocalVault
 from rotation.local.postgresql import write_private
@@ -51,7 +49,7 @@ def provision(project: Path, address: str, administrator: SecretValue) -> None:
     Raises :class:`LocalError` for what cannot be synthesized or is refused.
     """
     root = hvac.Client(address, token=openbao.custody(project / FOLDER / "openbao").root_token, timeout=30)
-    policies = put_in_place(root, _declared(project))
+    policies = put_in_place(root, synthesized(project, _STACKS))
     reads = [policy for policy in policies if policy != _RUNNER]
     try:
         _have_authority(root)
@@ -65,12 +63,6 @@ def provision(project: Path, address: str, administrator: SecretValue) -> None:
     else:
         return
     raise LocalError(what)  # out here, so that an error that knows the request is not its context
-
-
-def _declared(project: Path) -> list[dict[str, Any]]:
-    with alone(project):
-        folder = synth(project, _STACKS)
-        return [json.loads((folder / stack / STACK_FILE).read_text(encoding="utf-8")) for stack in _STACKS]
 
 
 def _have_authority(root: hvac.Client) -> None:

@@ -15,6 +15,7 @@ from rotation.credentials.mysql_user import MysqlUser
 from rotation.credentials.postgres_user import PostgresUser
 from rotation.errors import DeclarationError
 from rotation.local.embedded import embedded, names
+from rotation.local.embedded.local_tencent import SIGNATURE_LIFE
 from rotation.local.environment import config_bucket
 from rotation.model import Ring, Strategy
 from rotation.secret_value import SecretValue
@@ -103,7 +104,9 @@ def test_local_tencent_finds_the_emulated_cloud_and_tells_which_database_there_i
     _write_endpoints(project, json.dumps(places))
 
     here = local_tencent(project)
-    assert here.vendor.store().options == {"region": "ap-guangzhou", "endpoint": "http://127.0.0.1:5002"}
+    server = {"region": "ap-guangzhou", "endpoint": "http://127.0.0.1:5002"}
+    assert here.vendor.store().options == {**server, "signature_life": SIGNATURE_LIFE}
+    assert here.vendor.key_service().options == server
     assert dict(here.applications) == {Ring(ring): url for ring, url in rings.items()}
     login = estate(here).secrets[0].credential
     assert login.kind == "mysql_user"

@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 class Place(BaseModel):
     """Where the servers of one environment listen: ``server``, which has its secrets, and ``applications`` as URLs.
     ``https`` are the applications' HTTPS servers, as host:port, where they have one; ``database`` is what takes their
-    orders."""
+    orders, and ``database_server`` where that is a server of its own, as host:port."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,6 +40,7 @@ class Place(BaseModel):
     applications: Mapping[Ring, str]
     https: Mapping[Ring, str] = {}
     database: Literal["postgresql", "mysql"] = "postgresql"
+    database_server: str | None = None
 
 
 class Embedded(ABC):
@@ -53,12 +54,17 @@ class Embedded(ABC):
     has_https: ClassVar[bool] = False
     also: ClassVar[str] = ""
 
+    @property
+    def has_mysql(self) -> bool:
+        """Whether its database is in a MariaDB of its own, when its place is made; else it is in the PostgreSQL."""
+        return False
+
     def services(self, folder: Path, place: Place) -> Iterator[Service]:
         """Its own servers, with their files in ``folder`` (absolute)."""
         yield from ()
 
-    def variables(self, place: Place) -> dict[str, str]:
-        """What clients of its servers need in their environment."""
+    def variables(self, project: Path, place: Place) -> dict[str, str]:
+        """What clients of its servers need in their environment, once it is provisioned. Raises KeyturnError."""
         return {}
 
     def reads(self, project: Path, place: Place) -> tuple[str, ...]:

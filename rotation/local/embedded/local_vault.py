@@ -28,7 +28,7 @@ class LocalVault(Embedded):
         ready = "/v1/sys/health?standbycode=503"  # unsealed, it is first a standby, and then elects itself
         yield python_service(folder, "openbao", "openbao", place.server, ready, "--folder", str(folder / "openbao"))
 
-    def variables(self, place: Place) -> dict[str, str]:
+    def variables(self, project: Path, place: Place) -> dict[str, str]:
         return {"VAULT_ADDR": place.server}
 
     def reads(self, project: Path, place: Place) -> tuple[str, ...]:

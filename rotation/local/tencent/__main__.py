@@ -2,6 +2,7 @@
 
 from rotation.local.supervised import run
 from rotation.local.tencent.embedded import serve
+from rotation.local.tencent.wire import SIGNATURE_LIFE
 
 if __name__ == "__main__":
-    raise SystemExit(run("rotation.local.tencent", "an emulated Tencent Cloud", serve))
+    raise SystemExit(run("rotation.local.tencent", "an emulated Tencent Cloud", serve, signature_life=SIGNATURE_LIFE))

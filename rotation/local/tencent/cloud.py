@@ -12,7 +12,7 @@ from rotation.local.tencent.clock import Clock
 from rotation.local.tencent.identity import Identities
 from rotation.local.tencent.records import Records
 from rotation.local.tencent.service import Action, Service, found
-from rotation.local.tencent.wire import ApiError, Call, Request, authenticate
+from rotation.local.tencent.wire import SIGNATURE_LIFE, ApiError, Call, Request, authenticate
 
 ACCOUNT = "100000000001"  # the root account's UIN
 
@@ -39,9 +39,11 @@ class Tasks:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """``value_limit``: how many bytes a secret's value may have. The SDK says 32 KB, older pages say 4096 bytes."""
+    """``value_limit``: how many bytes a secret's value may have. The SDK says 32 KB, older pages say 4096 bytes.
+    ``signature_life``: how many seconds a request's time may differ from the cloud's."""
 
     value_limit: int = 4096
+    signature_life: int = SIGNATURE_LIFE
     throttled: bool = True
 
 
@@ -89,7 +91,8 @@ class Cloud:
         """
         if request.method != "POST" or request.path != "/":
             raise ApiError("InvalidRequest", "Only POST / is emulated.")
-        caller = authenticate(request, self.identities.find, self.names, self.clock.now())
+        now, life = self.clock.now(), self.settings.signature_life
+        caller = authenticate(request, self.identities.find, self.names, now, life)
         service, action = self._action(request)
         region = request.header("X-TC-Region") if service.REGIONAL else request.headers.get("x-tc-region", "")
         call = Call(service.SERVICE, action.name, region, caller, request.body)

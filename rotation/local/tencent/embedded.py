@@ -1,7 +1,8 @@
 """The emulated cloud as a program of its own: ``python -m rotation.local.tencent --port N --folder DIR``.
 
 It serves on 127.0.0.1 until SIGTERM or SIGINT; the exit code is then 0. DIR holds its data (``cloud.sqlite``, with
-the values of all secrets in clear) and the root account's key (``custody.json``); both are this user's alone.
+the values of all secrets in clear) and the root account's key (``custody.json``); both are this user's alone. With
+``--signature-life`` a request may be that many seconds old, instead of 300.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from rotation.errors import LocalError
 from rotation.file_lock import held
 from rotation.local.postgresql import write_private
-from rotation.local.tencent.cloud import Cloud
+from rotation.local.tencent.cloud import Cloud, Settings
 from rotation.local.tencent.records import Records
 from rotation.local.tencent.server import Server
 
@@ -37,10 +38,10 @@ def custody(folder: Path) -> Custody:
         raise LocalError("the emulated Tencent Cloud has never been started here") from error
 
 
-def serve(folder: Path, port: int) -> int:
+def serve(folder: Path, port: int, signature_life: int) -> int:
     """Run the server until a signal stops it; return the exit code."""
     with held(folder / "lock", patience=0, busy=LocalError("an emulated Tencent Cloud already runs on this folder")):
-        cloud = Cloud(Records(_private_file(folder / "cloud.sqlite")))
+        cloud = Cloud(Records(_private_file(folder / "cloud.sqlite")), Settings(signature_life=signature_life))
         _keep_root_key(folder, cloud)
         try:
             server = Server(cloud, port)

@@ -1,0 +1,101 @@
+"""``local-tencent``: secrets and keys on an emulated Tencent Cloud, and MariaDB where it is installed."""
+
+# ruff: noqa: ARG002 (its application and commands find it by variables, and its part of the demo needs no load)
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rotation.errors import LocalError
+from rotation.local.embedded import FOLDER, Embedded, Place, Say
+from rotation.local.service import Service, port_of, python_service
+
+if TYPE_CHECKING:
+    from rotation.local.demo import Demo
+    from rotation.local.load import Load
+    from rotation.manifest import Manifest
+    from rotation.secret_value import SecretValue
+
+REGION = "ap-guangzhou"
+# How many seconds the emulator takes a signed request for; 300 in the real cloud. The store waits three times as long
+# before it retires anything, and is told this number in stacks/environments.py.
+SIGNATURE_LIFE = 5
+
+
+class LocalTencent(Embedded):
+    name = "local-tencent"
+    database = "orders_tencent"
+    deployed = ("application",)
+    also = "Tencent Cloud (emulated), MariaDB if it is installed"
+
+    @property
+    def has_mysql(self) -> bool:
+        from rotation.local import mariadb
+
+        return mariadb.installed()
+
+    def services(self, folder: Path, place: Place) -> Iterator[Service]:
+        data, life = str(folder / "tencent"), str(SIGNATURE_LIFE)
+        options = ("--folder", data, "--signature-life", life)
+        yield python_service(folder, "tencent", "tencent", place.server, "/keyturn/ready", *options)
+        if place.database_server:
+            yield _mariadb(folder, port_of(place.database_server))
+
+    def variables(self, project: Path, place: Place) -> dict[str, str]:
+        from rotation.local.tencent_environment import runner_key
+
+        key = runner_key(project)
+        return {
+            "TENCENTCLOUD_REGION": REGION,
+            "TENCENTCLOUD_SECRET_ID": key.secret_id,
+            "TENCENTCLOUD_SECRET_KEY": key.secret_key,
+        }
+
+    def reads(self, project: Path, place: Place) -> tuple[str, ...]:
+        return ("--ssm", place.server)
+
+    def provision(self, project: Path, place: Place, say: Say) -> None:
+        from rotation.local import tencent_environment
+
+        tencent_environment.provision(project, place.server, self._sample_database(project, place))
+        say("what the stacks declare is in the emulated Tencent Cloud, with an access key for the runner")
+
+    def _sample_database(self, project: Path, place: Place) -> SecretValue:
+        """Its administrator's login."""
+        from rotation.local import mariadb, postgresql
+
+        administrator = "keyturn_tencent_admin"
+        if place.database == "mysql":
+            sample = mariadb.Sample(self.database, role=f"{self.database}_role", administrator=administrator)
+            return mariadb.provision(project / FOLDER / "mariadb", sample)
+        owned = postgresql.Sample(self.database, owner=f"{self.database}_owner", administrator=administrator)
+        return postgresql.provision(project / FOLDER / "postgresql", owned)
+
+    def values(self, project: Path, manifest: Manifest) -> Iterator[str]:
+        from rotation.local import tencent_environment
+
+        return tencent_environment.values(project, manifest)
+
+    def demonstrate(self, demo: Demo, load: Load) -> None:
+        from rotation.local.demo_tencent import function_rotation
+
+        function_rotation(demo)
+
+
+def _mariadb(folder: Path, port: int) -> Service:
+    from rotation.local.mariadb import await_ready
+
+    data = folder / "mariadb"
+
+    def answers_its_root() -> bool:
+        try:
+            await_ready(data, seconds=0)
+        except LocalError:
+            return False
+        return True
+
+    argv = (sys.executable, "-m", "rotation.local.mariadb", "--port", str(port), "--folder", str(data))
+    return Service("mariadb", argv, folder, port, answers_its_root)
