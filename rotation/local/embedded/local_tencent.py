@@ -29,7 +29,7 @@ class LocalTencent(Embedded):
     name = "local-tencent"
     database = "orders_tencent"
     deployed = ("application",)
-    also = "Tencent Cloud (emulated), MariaDB if it is installed"
+    also = f"an emulated Tencent Cloud (signatures live for {SIGNATURE_LIFE} s there, not 300), MariaDB if installed"
 
     @property
     def has_mysql(self) -> bool:
@@ -38,8 +38,8 @@ class LocalTencent(Embedded):
         return mariadb.installed()
 
     def services(self, folder: Path, place: Place) -> Iterator[Service]:
-        data, life = str(folder / "tencent"), str(SIGNATURE_LIFE)
-        options = ("--folder", data, "--signature-life", life)
+        options = ["--folder", str(folder / "tencent"), "--signature-life", str(SIGNATURE_LIFE)]
+        options += ["--key-rotation-pause", "0"]  # so that a demo can be run twice a day
         yield python_service(folder, "tencent", "tencent", place.server, "/keyturn/ready", *options)
         if place.database_server:
             yield _mariadb(folder, port_of(place.database_server))

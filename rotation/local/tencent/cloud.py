@@ -15,6 +15,7 @@ from rotation.local.tencent.service import Action, Service, found
 from rotation.local.tencent.wire import SIGNATURE_LIFE, ApiError, Call, Request, authenticate
 
 ACCOUNT = "100000000001"  # the root account's UIN
+KEY_ROTATION_PAUSE = 86_400  # seconds, in the real one
 
 ServiceOf = TypeVar("ServiceOf", bound=Service)
 
@@ -40,10 +41,12 @@ class Tasks:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """``value_limit``: how many bytes a secret's value may have. The SDK says 32 KB, older pages say 4096 bytes.
-    ``signature_life``: how many seconds a request's time may differ from the cloud's."""
+    ``signature_life``: how many seconds a request's time may differ from the cloud's. ``key_rotation_pause``: how many
+    seconds must lie between two rotations of a key."""
 
     value_limit: int = 4096
     signature_life: int = SIGNATURE_LIFE
+    key_rotation_pause: int = KEY_ROTATION_PAUSE
     throttled: bool = True
 
 

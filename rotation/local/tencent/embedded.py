@@ -2,7 +2,8 @@
 
 It serves on 127.0.0.1 until SIGTERM or SIGINT; the exit code is then 0. DIR holds its data (``cloud.sqlite``, with
 the values of all secrets in clear) and the root account's key (``custody.json``); both are this user's alone. With
-``--signature-life`` a request may be that many seconds old, instead of 300.
+``--signature-life`` a request may be that many seconds old, instead of 300, and with ``--key-rotation-pause`` a key may
+be rotated again after that many, instead of a day.
 """
 
 from __future__ import annotations
@@ -38,10 +39,11 @@ def custody(folder: Path) -> Custody:
         raise LocalError("the emulated Tencent Cloud has never been started here") from error
 
 
-def serve(folder: Path, port: int, signature_life: int) -> int:
+def serve(folder: Path, port: int, signature_life: int, key_rotation_pause: int) -> int:
     """Run the server until a signal stops it; return the exit code."""
+    settings = Settings(signature_life=signature_life, key_rotation_pause=key_rotation_pause)
     with held(folder / "lock", patience=0, busy=LocalError("an emulated Tencent Cloud already runs on this folder")):
-        cloud = Cloud(Records(_private_file(folder / "cloud.sqlite")), Settings(signature_life=signature_life))
+        cloud = Cloud(Records(_private_file(folder / "cloud.sqlite")), settings)
         _keep_root_key(folder, cloud)
         try:
             server = Server(cloud, port)

@@ -322,8 +322,11 @@ class Kms(Service):
             raise ApiError("UnsupportedOperation.RotateNotSupported", "The rotation of the key is not enabled.")
         if key.task:
             raise ApiError("FailedOperation.RotateTaskRunning", "The key is being rotated.")
-        if key.rotated and now - key.rotated < DAY:
-            raise ApiError("RequestLimitExceeded.RotateRateLimited", "A key is rotated at most once in 24 hours.")
+        pause = self.cloud.settings.key_rotation_pause
+        if key.rotated and now - key.rotated < pause:
+            raise ApiError(
+                "RequestLimitExceeded.RotateRateLimited", f"A key is rotated at most once in {pause / 3600:g} hours."
+            )
         tasks = self.cloud.tasks
         task = Rotation(task=str(uuid.uuid4()), due=now + tasks.seconds, succeeds=tasks.begin())
         self._put(key.model_copy(update={"task": task}))
