@@ -16,9 +16,11 @@ value (``quiet``) quotes nothing of the cloud's answer but its code.
 
 from __future__ import annotations
 
+import configparser
 import json
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -31,7 +33,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 from pyrate_limiter import Duration, Limiter, Rate
 from tencentcloud.common.common_client import CommonClient
-from tencentcloud.common.credential import DefaultCredentialProvider
+from tencentcloud.common.credential import CVMRoleCredential, DefaultTkeOIDCRoleArnProvider, ProfileCredential
 from tencentcloud.common.exception import tencent_cloud_sdk_exception
 from tencentcloud.common.http.request import RequestInternal
 from tencentcloud.common.profile.client_profile import ClientProfile
@@ -79,19 +81,12 @@ _MEANINGS: Refusals = {  # of codes, or of their part before the dot, whatever w
     "ServiceUnavailable": Unavailable,
     "UnauthorizedOperation": Unauthorized,
 }
-_REFUSALS: dict[str, type[KeyturnError]] = {
-    "AuthFailure": Unauthorized,
-    "AuthFailure.SignatureExpire": ClockSkew,
-    "InternalError": OutcomeUnknown,
-    "RequestLimitExceeded": Unavailable,
-    "ServiceUnavailable": Unavailable,
-    "UnauthorizedOperation": Unauthorized,
-}
 _QUOTED = 300  # characters of an answer's message
 _FROM_ENVIRONMENT = (
     ("TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY", "TENCENTCLOUD_TOKEN"),
     ("TENCENTCLOUD_SECRETID", "TENCENTCLOUD_SECRETKEY", "TENCENTCLOUD_SESSIONTOKEN"),
 )
+_METADATA = ("metadata.tencentyun.com", 80)  # of a virtual machine
 
 logging.getLogger("tencentcloud_sdk_common").setLevel(logging.INFO)
 
@@ -280,13 +275,44 @@ class _Credentials:
     def _provided(self) -> Provided:
         with self._lock:
             if self._chain is None:
-                try:
-                    self._chain = DefaultCredentialProvider().get_credentials()
-                except (SdkError, OSError):
-                    self._chain = None
+                self._chain = _of_file() or _of_machine() or _of_pod()
             if self._chain is None:
                 raise _no_credentials()
             return self._chain
+
+
+def _of_file() -> Provided | None:
+    """The file of Tencent's own tools. For one that is wrong the SDK raises whatever comes, and quotes the line."""
+    try:
+        found: Provided | None = ProfileCredential().get_credential()
+    except (configparser.Error, AttributeError, ValueError):
+        pass
+    else:
+        return found
+    # Raised out here it has no exception as its context that quotes the file.
+    raise Unauthorized(
+        "the file .tencentcloud/credentials cannot be used: it has no section [default] of name = value lines",
+        "Write secret_id and secret_key below [default] there, or set TENCENTCLOUD_SECRET_ID and _SECRET_KEY.",
+    )
+
+
+def _of_machine() -> Provided | None:
+    """The role of a virtual machine. The SDK waits for its metadata without end, so they have to be within reach."""
+    try:
+        socket.create_connection(_METADATA, CONNECT_TIMEOUT).close()
+    except OSError:
+        return None
+    role: Provided | None = CVMRoleCredential().get_credential()
+    return role
+
+
+def _of_pod() -> Provided | None:
+    """The role of a pod in TKE."""
+    try:
+        role: Provided | None = DefaultTkeOIDCRoleArnProvider().get_credential()
+    except (SdkError, OSError):  # OSError: it is no pod
+        return None
+    return role
 
 
 def _no_credentials() -> Unauthorized:
@@ -312,7 +338,7 @@ def _translated(code: str, message: str, manner: Manner) -> KeyturnError:
     if code in _LOST:
         return OutcomeUnknown(f"could not {manner.doing}: no answer of Tencent Cloud came through, {said}")
     kind = code.partition(".")[0]
-    refusals = {**_REFUSALS, **manner.refuse}
+    refusals = {**_MEANINGS, **manner.refuse}
     error = refusals.get(code, refusals.get(kind, manner.otherwise))
     return error(f"could not {manner.doing}: Tencent Cloud answered {said}")
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import stamina
+from tencentcloud.common.credential import CVMRoleCredential
 
 from rotation import tencentcloud
 from rotation.errors import (
@@ -173,7 +176,7 @@ def no_keys(tencent: TencentCloud, monkeypatch: pytest.MonkeyPatch, tmp_path: An
     for name in [name for name in os.environ if name.startswith("TENCENTCLOUD_SECRET")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("tencentcloud.common.credential.CVMRoleCredential.get_credential", lambda _: None)
+    monkeypatch.setattr(tencentcloud, "_METADATA", ("127.0.0.1", 9))  # where nobody listens
 
 
 @pytest.mark.usefixtures("no_keys")
@@ -204,6 +207,33 @@ def test_keys_come_from_the_file_of_tencents_own_tools(tencent: TencentCloud, cl
     file.parent.mkdir()
     file.write_text(f"[default]\nsecret_id = {tencent.key.secret_id}\nsecret_key = {tencent.key.secret_key}\n")
     assert cloud.call_once(*LIST, DOING)
+
+
+@pytest.mark.usefixtures("no_keys")
+@pytest.mark.parametrize(
+    "text", ["secret_key = {}\n", "[else]\nsecret_key = {}\n", "[default]\n{}\n", "[default]\n\xff"]
+)
+def test_a_file_that_is_none_of_theirs_is_named_and_not_quoted(cloud: Cloud, tmp_path: Any, text: str) -> None:
+    file = tmp_path / ".tencentcloud/credentials"
+    file.parent.mkdir()
+    file.write_bytes(text.format(CANARY).encode("latin-1"))
+    said = told_by(lambda: cloud.call_once(*LIST, DOING))
+    assert "the file .tencentcloud/credentials cannot be used" in said
+    assert CANARY not in said
+
+
+@pytest.mark.usefixtures("no_keys")
+def test_metadata_that_cannot_be_reached_are_not_waited_for(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as busy, ExitStack() as waiting:
+        for _ in range(2):  # so many wait to be accepted, and the next one hears nothing
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(busy.getsockname())
+        monkeypatch.setattr(tencentcloud, "_METADATA", busy.getsockname())
+        monkeypatch.setattr(tencentcloud, "CONNECT_TIMEOUT", 0.5)
+        monkeypatch.setattr(CVMRoleCredential, "_role_endpoint", "http://{}:{}/".format(*busy.getsockname()))
+        with pytest.raises(Unauthorized, match="no credentials"):
+            cloud.call_once(*LIST, DOING)
 
 
 # Requests that are bound to a lease
