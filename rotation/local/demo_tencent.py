@@ -19,7 +19,9 @@ def function_rotation(demo: Demo) -> None:
     before, old = receipts.serving(), receipts.call()
     text = demo.keyturn("rotate", TOKEN)
     after, new = receipts.serving(), receipts.call()
-    demo.expect("deploy canary" in text and after > before, f"its alias went from version {before} to {after}")
+    demo.expect(
+        "deploy canary" in text and int(after) > int(before), f"its alias went from version {before} to {after}"
+    )
     demo.expect(int(new) > int(old), f"its calls use generation {new} instead of {old}")
     demo.expect(old == receipts.call(before), "the version before is unchanged, should somebody go back")
     told = json.dumps(receipts.variables())
