@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +22,7 @@ from rotation.manifest import Key, Manifest, Plugin, Secret
 from rotation.model import Acceptance, Act, Done, Ending, Strategy
 from rotation.plugins import Plugins
 from rotation.secret_value import SecretValue
+from rotation.stores import PromotesUnderLease
 from tests.fixtures.openbao import OpenBao
 from tests.world import Killed
 
@@ -33,11 +34,14 @@ SIDES = pytest.mark.parametrize("side", ["before", "after"])
 
 @dataclass
 class Stage:
-    """One secret of one kind, and the means to run a runner on it. ``folder`` has the journal."""
+    """One secret of one kind, and the means to run a runner on it. ``folder`` has the journal. ``clock`` is the
+    runner's, and ``advance`` moves it by so many seconds; both are the emulated cloud's where there is one."""
 
     folder: Path
     secret: Secret
     keys: Mapping[str, Key] = field(default_factory=dict)
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    advance: Callable[[float], None] | None = None
 
     @classmethod
     def of(
@@ -84,7 +88,7 @@ class Stage:
 
     def run(self, request: Request, kill: tuple[Act, str] | None = None) -> Result:
         """A new runner. ``kill`` names the act that it dies at, and on which side of it."""
-        with Journal(self.folder / "journal.sqlite3") as journal:
+        with self._journal() as journal:
             engine = self._engine(journal)
             perform = engine.acts.perform
 
@@ -99,9 +103,17 @@ class Stage:
             engine.acts.perform = perform_or_die  # type: ignore[method-assign]
             return engine.run([NAME], request)[NAME]
 
+    def settle(self) -> None:
+        """Let the time pass that the store waits for before anything is retired; most wait for none."""
+        with self._journal() as journal:
+            store = self._engine(journal).plugins.store(self.secret)
+        if isinstance(store, PromotesUnderLease):
+            assert self.advance is not None, "nobody moves this clock"
+            self.advance(store.settle.total_seconds())
+
     def observed(self) -> dict[str, object]:
         """What store and target say: the labelled generations, and what the target accepts of them."""
-        with Journal(self.folder / "journal.sqlite3") as journal:
+        with self._journal() as journal:
             engine = self._engine(journal)
             view = engine.observer.stored([self.secret], fresh=True)[NAME]
             kind = engine.plugins.kind(self.secret)
@@ -113,7 +125,7 @@ class Stage:
 
     def value(self) -> SecretValue:
         """The current value, in clear."""
-        with Journal(self.folder / "journal.sqlite3") as journal:
+        with self._journal() as journal:
             engine = self._engine(journal)
             current = engine.observer.stored([self.secret], fresh=True)[NAME].current
             assert current is not None
@@ -121,15 +133,18 @@ class Stage:
 
     def adopt(self) -> int:
         """Take over what somebody else put into the store, and return its generation."""
-        with Journal(self.folder / "journal.sqlite3") as journal:
+        with self._journal() as journal:
             engine = self._engine(journal)
             view = engine.observer.stored([self.secret], fresh=True)[NAME]
             return adopt(self.secret, view, engine.plugins, engine.custody, journal)
 
     def events(self) -> list[str]:
         """What the audit trail has, in its order."""
-        with Journal(self.folder / "journal.sqlite3") as journal:
+        with self._journal() as journal:
             return [entry.event for entry in journal.trail(NAME)]
+
+    def _journal(self) -> Journal:
+        return Journal(self.folder / "journal.sqlite3", self.clock)
 
     def _engine(self, journal: Journal) -> Engine:
         manifest = Manifest(
@@ -140,7 +155,8 @@ class Stage:
             keys=dict(self.keys),
             secrets={NAME: self.secret},
         )
-        return Engine(self.folder, manifest, Plugins(self.folder, manifest), journal, workers=1)
+        plugins = Plugins(self.folder, manifest)
+        return Engine(self.folder, manifest, plugins, journal, clock=self.clock, workers=1)
 
 
 class CrashContract:
@@ -177,6 +193,7 @@ class CrashContract:
         self, stage: Stage, kept: Callable[[], int] | None, side: str
     ) -> None:
         stage.run(Request(wait=WAIT))
+        stage.settle()
         assert dies(lambda: stage.run(Request(purpose=Purpose.RETIRE, wait=WAIT), kill=(Act.RETIRE, side)))
         stage.run(Request(purpose=Purpose.RETIRE, wait=WAIT))
         assert stage.observed() == {"current": (2, Acceptance.ACCEPTED), "pending": None, "previous": None}
