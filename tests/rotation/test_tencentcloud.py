@@ -231,9 +231,11 @@ def test_metadata_that_cannot_be_reached_are_not_waited_for(cloud: Cloud, monkey
             client.connect_ex(busy.getsockname())
         monkeypatch.setattr(tencentcloud, "_METADATA", busy.getsockname())
         monkeypatch.setattr(tencentcloud, "CONNECT_TIMEOUT", 0.5)
-        monkeypatch.setattr(CVMRoleCredential, "_role_endpoint", "http://{}:{}/".format(*busy.getsockname()))
+        asked: list[CVMRoleCredential] = []
+        monkeypatch.setattr(CVMRoleCredential, "get_credential", asked.append)
         with pytest.raises(Unauthorized, match="no credentials"):
             cloud.call_once(*LIST, DOING)
+    assert not asked
 
 
 # Requests that are bound to a lease
