@@ -87,7 +87,7 @@ class TencentCls(Signal):
 
     def _lines(self, asked: Asked, now: datetime) -> Iterator[Line]:
         """All lines of that time, the newest first, as far as CLS gives them."""
-        cloud = connect(Connection(**self._options.model_dump(include=set(Connection.model_fields))))
+        cloud = connect(self._options)
         names = {"secret": asked.secret, "generation": str(asked.generation)}
         query = {
             "TopicId": self._options.topic,
