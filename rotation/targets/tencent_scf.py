@@ -159,7 +159,7 @@ class TencentScfTarget(DeployTarget):
         self._project = project
         self._manifest = manifest
         self._consumer = _only_consumer(manifest, self._options)
-        self._scf = _Scf(connect(Connection(**self._options.model_dump(include=set(Connection.model_fields)))), self)
+        self._scf = _Scf(connect(self._options), self)
 
     @property
     def function(self) -> dict[str, str]:
@@ -438,6 +438,6 @@ _Model = TypeVar("_Model", bound=BaseModel)
 def _read(model: type[_Model], reply: Mapping[str, Any]) -> _Model:
     try:
         return model.model_validate(reply)
-    except ValidationError as error:
+    except ValidationError as error:  # it holds the variables of others: not chained
         where, what = first_problem(error)
-        raise DeployError(f"an answer of SCF is not as it is documented: {where}: {what}") from error
+    raise DeployError(f"an answer of SCF is not as it is documented: {where}: {what}")
