@@ -11,6 +11,7 @@ import logging
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,6 +29,7 @@ from rotation.model import Acceptance, Credential, Strategy
 from rotation.secret_value import SecretValue
 from rotation.tls import Material, key_text, new_key
 from rotation.tls.handshake import client_context
+from rotation.tls.http_challenge import from_here
 from rotation.tls.issuers import Signed
 from tests.contracts.credential_kind import Make, OverlapContract, installed, issued, texts_of
 from tests.fixtures.acme import ACCOUNT, EXTERNAL, HERE, AcmeDirectory
@@ -173,6 +175,16 @@ def test_a_port_that_somebody_else_has_is_unavailable(acme: AcmeDirectory, at_on
         pytest.raises(Unavailable, match=f"cannot answer ACME challenges at {HERE}: another program listens there"),
     ):
         acme.kind().issue(None)
+
+
+def test_two_orders_that_share_a_challenge_may_end_in_any_order() -> None:
+    address = f"127.0.0.1:{free_port()}"
+    url = f"http://{address}/shared"
+    with ExitStack() as first, from_here(address, "/shared", "text"):
+        first.enter_context(from_here(address, "/shared", "text"))
+        assert requests.get(url, timeout=5).text == "text"
+        first.close()
+        assert requests.get(url, timeout=5).status_code == 404, "the server itself goes on for the other one"
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1:8402", "127.0.0.1:70000"])
