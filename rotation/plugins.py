@@ -36,7 +36,7 @@ def load(family: type[Family], kind: str) -> type[Family]:
     except ModuleNotFoundError as error:
         raise UsageError(
             f"{kind} needs the package {error.name}, which is not installed",
-            "Install keyturn with the extra that brings it: see the README's table of extras.",
+            "Install keyturn with the extra that brings it: its pyproject.toml lists them.",
         ) from error
     (found,) = (
         value
