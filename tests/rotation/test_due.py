@@ -16,6 +16,7 @@ from rotation.pins import Pins
 from rotation.schedule import Schedule, Window
 from rotation.status import SecretStatus, statuses
 from tests.rotation.test_status import DAY, LONG_AGO, NOW, manifest, secret, view
+from tests.world import memory_folder
 
 DB, API, MAIL = "orders/db", "orders/api", "mail/smtp"
 DUE = Schedule(every=30 * DAY, since=NOW - 31 * DAY)
@@ -49,7 +50,7 @@ def chosen(
         update={"consumers": {each.name: each for each in consumers}}
     )
     views = {name: view(name, None if name in empty else NOW - age) for name in schedules}
-    with Journal(Path(":memory:"), lambda: NOW) as journal:
+    with memory_folder() as folder, Journal(folder / "journal.sqlite3", lambda: NOW) as journal:
         rows: list[SecretStatus] = statuses(views, declared, journal, Pins(), NOW)
     return select(rows, declared, NOW, trigger)
 
