@@ -198,7 +198,7 @@ class Cloud:
         except (OSError, ValueError, LookupError, TypeError) as error:
             problem = ("ClientNetworkError", type(error).__name__)
         # Raised out here it has no exception of the SDK as its context.
-        raise _translated(*problem, manner)
+        raise _translated(*problem, manner, self._endpoint)
 
     def _send(self, service: str, action: str, parameters: Mapping[str, Any], signed_at: int) -> bytes:
         body: bytes = self._client(service).call(action, dict(parameters), options={_SIGNED_AT: signed_at})
@@ -333,10 +333,12 @@ def _flaw(answer: Mapping[str, Any], requires: tuple[str, ...]) -> tuple[str, st
     return ("ServerNetworkError", f"the answer lacks {', '.join(missing)}") if missing else None
 
 
-def _translated(code: str, message: str, manner: Manner) -> KeyturnError:
+def _translated(code: str, message: str, manner: Manner, endpoint: str | None) -> KeyturnError:
     said = code if manner.quiet or not message else f"{code}: {message[:_QUOTED]}"
     if code in _LOST:
-        return OutcomeUnknown(f"could not {manner.doing}: no answer of Tencent Cloud came through, {said}")
+        return OutcomeUnknown(
+            f"could not {manner.doing}: no answer of {endpoint or 'Tencent Cloud'} came through, {said}"
+        )
     kind = code.partition(".")[0]
     refusals = {**_MEANINGS, **manner.refuse}
     error = refusals.get(code, refusals.get(kind, manner.otherwise))
