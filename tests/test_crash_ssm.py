@@ -37,7 +37,9 @@ class TestSealedToken(CrashContract):
 
     @pytest.fixture
     def stage(self, folder: Path, timed_tencent: TencentCloud) -> Stage:
-        key = Key(service=Plugin(kind="tencent_kms", options=timed_tencent.options), reference=_key(timed_tencent))
+        key = Key(
+            service=Plugin(kind="tencent_kms", options=timed_tencent.options), reference=key_of_kms(timed_tencent)
+        )
         return on_tencent(folder, timed_tencent, TOKEN, Strategy.OVERLAPPING, key)
 
     def test_what_a_dead_promotion_replaced_is_kept_for_as_long_as_its_request_might_still_arrive(
@@ -107,7 +109,7 @@ def on_tencent(
     return stage
 
 
-def _key(tencent: TencentCloud) -> str:
+def key_of_kms(tencent: TencentCloud) -> str:
     alias = tencent.name("key")
     ask(tencent.client("kms"), "CreateKey", Alias=alias)
     return alias

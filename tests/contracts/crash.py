@@ -16,7 +16,7 @@ from typing import Any, Self
 import pytest
 
 from rotation.adopt import adopt
-from rotation.engine import Engine, Purpose, Request, Result
+from rotation.engine import Engine, Event, Purpose, Request, Result
 from rotation.journal import Journal
 from rotation.manifest import Key, Manifest, Plugin, Secret
 from rotation.model import Acceptance, Act, Done, Ending, Strategy
@@ -35,13 +35,15 @@ SIDES = pytest.mark.parametrize("side", ["before", "after"])
 @dataclass
 class Stage:
     """One secret of one kind, and the means to run a runner on it. ``folder`` has the journal. ``clock`` is the
-    runner's, and ``advance`` moves it by so many seconds; both are the emulated cloud's where there is one."""
+    runner's, and ``advance`` moves it by so many seconds; both are the emulated cloud's where there is one. ``told`` is
+    all that the runners have said."""
 
     folder: Path
     secret: Secret
     keys: Mapping[str, Key] = field(default_factory=dict)
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     advance: Callable[[float], None] | None = None
+    told: list[Event] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -156,7 +158,7 @@ class Stage:
             secrets={NAME: self.secret},
         )
         plugins = Plugins(self.folder, manifest)
-        return Engine(self.folder, manifest, plugins, journal, clock=self.clock, workers=1)
+        return Engine(self.folder, manifest, plugins, journal, self.told.append, self.clock, workers=1)
 
 
 class CrashContract:
