@@ -280,9 +280,14 @@ def _translated(call: Callable[[], T], doing: str, refusals: Refusals, otherwise
         return call()
     except VaultError as error:
         problem = _refused(error, doing, refusals, otherwise, quiet)
-    except requests.exceptions.SSLError:
-        problem = UsageError(
-            f"could not {doing}: the server's certificate is not trusted", "Set VAULT_CACERT to its authority's file."
+    except requests.exceptions.SSLError as error:
+        problem = (
+            UsageError(
+                f"could not {doing}: the server's certificate is not trusted",
+                "Set VAULT_CACERT to its authority's file.",
+            )
+            if "CERTIFICATE_VERIFY_FAILED" in str(error)
+            else Unavailable(f"could not {doing}: the TLS handshake failed")
         )
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
         problem = Unavailable(f"could not {doing}: {type(error).__name__}")

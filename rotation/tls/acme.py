@@ -167,6 +167,8 @@ class Account:
         except errors.IssuanceError as error:
             raise self._refused(doing, error.error) from error
         except requests.exceptions.SSLError as error:
+            if "CERTIFICATE_VERIFY_FAILED" not in str(error):
+                raise Unavailable(f"could not {doing}: the TLS handshake failed") from error
             raise UsageError(
                 f"could not {doing}: the server's certificate is not trusted",
                 "Set REQUESTS_CA_BUNDLE to its authority's file.",

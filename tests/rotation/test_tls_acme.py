@@ -390,6 +390,19 @@ def test_a_dead_directory_is_unavailable_and_does_not_touch_what_is_in_use(acme:
     assert dead.check(first) is Acceptance.ACCEPTED, "its roots and its list are not the directory's"
 
 
+def test_a_server_whose_certificate_is_not_trusted_is_told_from_one_without_tls(
+    acme: AcmeDirectory, at_once: None
+) -> None:
+    with serving(material(issued(acme.kind(), 1))) as server:
+        unknown = acme.kind(issuer=acme.issuer(directory=f"https://localhost:{server.port}/directory"))
+        with pytest.raises(UsageError, match="certificate is not trusted") as caught:
+            unknown.issue(None)
+    assert "REQUESTS_CA_BUNDLE" in caught.value.remedy
+    plain = acme.kind(issuer=acme.issuer(directory=f"{acme.server.address.replace('http', 'https', 1)}/directory"))
+    with pytest.raises(Unavailable, match="the TLS handshake failed"):
+        plain.issue(None)
+
+
 # Secrecy
 
 

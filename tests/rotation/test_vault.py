@@ -21,12 +21,14 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from rotation import vault
 from rotation.errors import DeclarationError, StoreError, Unauthorized, Unavailable, UsageError
+from rotation.model import Credential
 from rotation.secret_value import SecretValue
 from rotation.stores.vault_kv import VaultKv
 from rotation.vault import Vault, connect
 from tests.contracts.staging import CANARY, promoted, text_of, told_by
 from tests.fixtures.openbao import OpenBao, Proxy, persistent
 from tests.fixtures.postgresql import free_port
+from tests.fixtures.tls import Shelf, material, serving
 
 RULES = json.dumps({"path": {"kv-own/*": {"capabilities": ["read", "list"]}}})
 
@@ -460,6 +462,17 @@ def test_an_answer_that_is_no_json_is_unavailable(opened: Opened, monkeypatch: p
 
     with served(Portal) as address, pytest.raises(Unavailable, match="incomplete"):
         read(opened(address))
+
+
+def test_a_server_whose_certificate_is_not_trusted_is_told_from_one_without_tls(
+    openbao: OpenBao, as_root: None, opened: Opened, shelf: Shelf
+) -> None:
+    leaf = material(Credential("orders/tls", 1, shelf.local_ca().issue(None)))
+    with serving(leaf) as server, pytest.raises(UsageError, match="certificate is not trusted") as caught:
+        read(opened(f"https://127.0.0.1:{server.port}"))
+    assert "VAULT_CACERT" in caught.value.remedy
+    with pytest.raises(Unavailable, match="the TLS handshake failed"):
+        read(opened(openbao.address.replace("http", "https", 1)))
 
 
 def test_a_dead_server_and_a_silent_one_are_unavailable(
