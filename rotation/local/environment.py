@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -28,7 +27,7 @@ from rotation.file_lock import held
 from rotation.files import write_atomically
 from rotation.local.embedded import FOLDER, Embedded, Place, Say, embedded, names
 from rotation.local.embedded.local import REGION, Local
-from rotation.local.service import Service, port_of, python_service
+from rotation.local.service import Service, database_service, port_of, python_service
 from rotation.model import Ring
 
 HOST = "127.0.0.1"
@@ -219,9 +218,11 @@ def _services(project: Path, endpoints: Endpoints) -> tuple[Service, ...]:
 
 
 def _servers(project: Path, endpoints: Endpoints) -> Iterator[Service]:
+    from rotation.local.postgresql import await_ready
+
     folder = (project / FOLDER).absolute()
     yield python_service(folder, "aws", "aws_api", endpoints.aws, "/keyturn/ready", "--folder", str(folder / "aws"))
-    yield _postgresql(folder, endpoints.postgresql.port)
+    yield database_service(folder, "postgresql", endpoints.postgresql.port, await_ready)
     for name, place in endpoints.places.items():
         yield from embedded(name).services(folder, place)
 
@@ -230,22 +231,6 @@ def _applications(project: Path, endpoints: Endpoints) -> Iterator[Service]:
     for name, place in endpoints.places.items():
         for ring in place.applications:
             yield _application(project.absolute(), embedded(name), ring, place)
-
-
-def _postgresql(folder: Path, port: int) -> Service:
-    from rotation.local.postgresql import await_ready
-
-    data = folder / "postgresql"
-
-    def answers_its_superuser() -> bool:
-        try:
-            await_ready(data, seconds=0)
-        except LocalError:
-            return False
-        return True
-
-    argv = (sys.executable, "-m", "rotation.local.postgresql", "--port", str(port), "--folder", str(data))
-    return Service("postgresql", argv, folder, port, answers_its_superuser)
 
 
 def _application_name(environment: str, ring: Ring) -> str:

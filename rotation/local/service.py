@@ -195,6 +195,22 @@ def python_service(folder: Path, name: str, module: str, url: str, route: str, *
     return Service(name, argv, folder, port, answers_http(url + route))
 
 
+def database_service(folder: Path, name: str, port: int, await_ready: Callable[[Path, float], None]) -> Service:
+    """A database server that is ``rotation.local.<name>``, with its data in the folder of its name; ready when
+    ``await_ready``, given that and how many seconds it may take, raises no :class:`LocalError`."""
+    data = folder / name
+
+    def answers_its_superuser() -> bool:
+        try:
+            await_ready(data, 0)
+        except LocalError:
+            return False
+        return True
+
+    argv = (sys.executable, "-m", f"rotation.local.{name}", "--port", str(port), "--folder", str(data))
+    return Service(name, argv, folder, port, answers_its_superuser)
+
+
 def port_of(address: str) -> int:
     """The port of a URL without a path, or of host:port."""
     return int(address.rpartition(":")[2])

@@ -2,59 +2,33 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import hvac
 import pytest
 
-from rotation.local import environment, openbao, providers
+from rotation.local import openbao
 from rotation.local.demo import Demo
 from rotation.local.demo_certificate import certificate_rotation
 from rotation.local.leaks import Leaks
-from rotation.local.load import Load, Probe
+from rotation.local.load import Load
 from rotation.local.vault_environment import ADMINISTRATOR, APPLICATION_TOKEN, MOUNT, RUNNER_TOKEN
 from rotation.model import Ring
 from tests.fixtures.children import told_by_a_rotation
+from tests.fixtures.embedded import kill_a_rotation_and_finish_it, running_on
 from tests.fixtures.openbao import are_forbidden
-from tests.fixtures.project import SECRET, TOKEN, Project, copy_declarations, edit
+from tests.fixtures.project import SECRET, TOKEN, Project
 
 pytestmark = pytest.mark.timeout(600)
 
 ENVIRONMENT = "local-vault"
-_PACE = {"bake": (4, 1), "settle": (2, 0.5), "patience": (10, 8), "grace": (3, 1)}
 
 
 @pytest.fixture(scope="module")
 def on_vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """A project whose local-vault is deployed and has its first values; in the end nothing holds a value."""
-    folder = tmp_path_factory.mktemp("on-vault")
-    copy_declarations(folder)
-    for name, (declared, short) in _PACE.items():
-        old, new = (f"{name}=timedelta(seconds={seconds})" for seconds in (declared, short))
-        edit(folder / "stacks/environments.py", old, new)
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    bare = kept | {"KEYTURN_WAIT": "120", "KEYTURN_ENVIRONMENT": ENVIRONMENT}
-    starting = Project(folder, bare)
-    try:
-        starting.run("local", "up")
-        variables = bare | environment.environment_variables(folder) | providers.tool_environment(folder)
-        project = Project(folder, variables, starting.transcript)
-        assert project.synth().code == 0
-        project.run("deploy")
-        project.run("rotate", "--initialize")
-        assert Load(folder, ENVIRONMENT).await_traffic(), "the application serves no queries"
+    with running_on(ENVIRONMENT, tmp_path_factory.mktemp("on-vault")) as project:
         yield project
-        with pytest.MonkeyPatch.context() as patched:
-            project.enter(patched)
-            patched.chdir(folder)  # the runner's token is named relative to it
-            report = Leaks(folder, ENVIRONMENT).search(project.transcript)
-        assert report.values > 5
-        assert not report.found, f"values are in {report.found}"
-    finally:
-        starting.run("local", "down", "--purge")
 
 
 @pytest.fixture
@@ -69,29 +43,7 @@ def _client(project: Project, token: str) -> hvac.Client:
 
 
 def test_a_killed_rotation_is_finished_under_load_without_a_failed_query(on_vault: Project) -> None:
-    load = Load(on_vault.path, ENVIRONMENT)
-    before, failed = on_vault.status()["current"], load.failed()
-    with pytest.MonkeyPatch.context() as patched:
-        on_vault.enter(patched)
-        patched.chdir(on_vault.path)
-        probe = Probe(on_vault.path, SECRET, ENVIRONMENT)
-        probe.start()
-        try:
-            with on_vault.start("rotate", SECRET) as runner:
-                assert runner.stdout is not None
-                for line in runner.stdout:
-                    if "deploy canary" in line:
-                        break
-                os.kill(runner.pid, signal.SIGKILL)
-            on_vault.run("rotate", SECRET)
-        finally:
-            probe.stop()
-    assert probe.failed == 0, probe.last_error
-    assert probe.logins > 0
-    assert load.failed() == failed
-    row = on_vault.status()
-    assert (row["current"], row["pending"], row["previous"]) == (before + 1, None, before)
-    assert {ring: load.generation(ring, SECRET) for ring in Ring} == dict.fromkeys(Ring, before + 1)
+    kill_a_rotation_and_finish_it(on_vault, ENVIRONMENT)
     on_vault.run("retire", SECRET)
     assert on_vault.status()["previous"] is None
 

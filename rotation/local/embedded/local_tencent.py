@@ -4,14 +4,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rotation.errors import LocalError
 from rotation.local.embedded import FOLDER, Embedded, Place, Say
-from rotation.local.service import Service, port_of, python_service
+from rotation.local.service import Service, database_service, port_of, python_service
 
 if TYPE_CHECKING:
     from rotation.local.demo import Demo
@@ -38,11 +36,13 @@ class LocalTencent(Embedded):
         return mariadb.installed()
 
     def services(self, folder: Path, place: Place) -> Iterator[Service]:
+        from rotation.local.mariadb import await_ready
+
         options = ["--folder", str(folder / "tencent"), "--signature-life", str(SIGNATURE_LIFE)]
         options += ["--key-rotation-pause", "0"]  # so that a demo can be run twice a day
         yield python_service(folder, "tencent", "tencent", place.server, "/keyturn/ready", *options)
         if place.database_server:
-            yield _mariadb(folder, port_of(place.database_server))
+            yield database_service(folder, "mariadb", port_of(place.database_server), await_ready)
 
     def variables(self, project: Path, place: Place) -> dict[str, str]:
         from rotation.local.tencent_environment import runner_key
@@ -83,19 +83,3 @@ class LocalTencent(Embedded):
         from rotation.local.demo_tencent import function_rotation
 
         function_rotation(demo)
-
-
-def _mariadb(folder: Path, port: int) -> Service:
-    from rotation.local.mariadb import await_ready
-
-    data = folder / "mariadb"
-
-    def answers_its_root() -> bool:
-        try:
-            await_ready(data, seconds=0)
-        except LocalError:
-            return False
-        return True
-
-    argv = (sys.executable, "-m", "rotation.local.mariadb", "--port", str(port), "--folder", str(data))
-    return Service("mariadb", argv, folder, port, answers_its_root)
