@@ -6,82 +6,38 @@ called keyturn-conformance-…, and are deleted at the end of each test. KEYTURN
 
 from __future__ import annotations
 
-import os
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from rotation.errors import KeyturnError, StoreError
-from rotation.stores import SecretStore
-from rotation.stores.tencent_ssm import CURRENT
-from rotation.tencentcloud import Connection, Manner, connect
-from tests.contracts.interruption import InterruptionContract
-from tests.contracts.rewrapping import RewrappingContract
-from tests.contracts.secret_store import SecretStoreContract
-from tests.contracts.staging import Moment, Trouble
-from tests.rotation.stores.ssm_runners import Meddled, Runner, TroubleAhead
+from rotation.errors import KeyturnError
+from tests.conformance.account import Account, name, require_wanted
+from tests.rotation.stores.ssm_runners import Meddled, SsmContract, TroubleAhead
 
-if os.environ.get("KEYTURN_TENCENT_CONFORMANCE") != "1":
-    pytest.skip(
-        "Tencent Cloud itself is asked: set KEYTURN_TENCENT_CONFORMANCE=1, TENCENTCLOUD_REGION and credentials",
-        allow_module_level=True,
-    )
-
-PREFIX = "keyturn-conformance-"
+require_wanted()
 
 
-class TestTencentCloudItself(SecretStoreContract, InterruptionContract, RewrappingContract):
-    value_bytes = 4096
-    bad_names = ("", "with/slash", "with space", "é", "x" * 129)
-    ids_tell_secrets_apart = False
-
+class TestTencentCloudItself(SsmContract):
     @pytest.fixture(autouse=True)
-    def cloud(self) -> Iterator[None]:
-        """The account, and what is made in it until the test ends."""
-        self.connection = Connection(endpoint=os.environ.get("KEYTURN_TENCENT_ENDPOINT"))
-        self.ahead = TroubleAhead()
-        self.made: list[str] = []
+    def secrets(self, account: Account) -> Iterator[None]:
+        """What is made in the account until the test ends."""
+        self.account, self.ahead, self.made = account, TroubleAhead(), list[str]()
         yield
-        for name in self.made:
+        for made in self.made:
             with suppress(KeyturnError):
-                self.ask("DisableSecret", SecretName=name)
-            self.ask("DeleteSecret", SecretName=name, RecoveryWindowInDays=0)
+                self.ask("DisableSecret", SecretName=made)
+            self.ask("DeleteSecret", SecretName=made, RecoveryWindowInDays=0)
 
-    def ask(self, action: str, **parameters: Any) -> dict[str, Any]:
-        return connect(self.connection).call("ssm", action, parameters, Manner(f"ask for {action}", StoreError))
+    def ask(self, action: str, **parameters: Any) -> Mapping[str, Any]:
+        return self.account.ask("ssm", action, **parameters)
 
-    def open(self) -> Runner:
-        line = Meddled(connect(self.connection).region, self.connection.endpoint)
+    def line(self) -> Meddled:
+        line = Meddled(self.account.cloud.region, self.account.options.get("endpoint"))
         line.at, line.ahead = {}, self.ahead
-        return Runner({}, line)
+        return line
 
     def slot(self) -> str:
-        self.ahead.name = f"{PREFIX}{uuid.uuid4().hex[:12]}"
-        self.ask("CreateSecret", SecretName=self.ahead.name, VersionId="default", SecretString="default")
-        self.made.append(self.ahead.name)
-        self.ask("DeleteSecretVersion", SecretName=self.ahead.name, VersionId="default")
-        return self.ahead.name
-
-    def put_foreign(self, name: str, text: str) -> str:
-        listed = self.ask("ListSecretVersionIds", SecretName=name)["Versions"] or []
-        there = CURRENT in {each["VersionId"] for each in listed}
-        action = "UpdateSecret" if there else "PutSecretValue"
-        self.ask(action, SecretName=name, VersionId=CURRENT, SecretString=text)
-        return CURRENT
-
-    @contextmanager
-    def at_every_call(self, store: SecretStore, moment: Moment, do: Callable[[], None]) -> Iterator[None]:
-        assert isinstance(store, Runner)
-        line = store._cloud
-        assert isinstance(line, Meddled)
-        line.at = {moment: do}
-        try:
-            yield
-        finally:
-            line.at = {}
-
-    def trouble(self, kind: Trouble, times: int, after: int = 0) -> None:
-        self.ahead.kind, self.ahead.times, self.ahead.after = kind, times, after
+        self.made.append(name())
+        return self.slot_called(self.made[-1])

@@ -17,31 +17,15 @@ from tests.contracts.staging import ATTEMPTS, Trouble, told_by
 CONTEXT = {"keyturn:secret": "orders/db", "keyturn:generation": "42"}
 
 
-class KeyServiceContract(ABC):
-    """Inherit this and say how to make what it needs."""
+class DataKeyContract(ABC):
+    """What data keys must be, wherever a key service runs. Inherit this and say how to make what it needs."""
 
     @abstractmethod
     def open(self) -> KeyService: ...
 
     @abstractmethod
     def key(self) -> str:
-        """The reference of a new key that can be used and rotated."""
-
-    @abstractmethod
-    def disable(self, key: str) -> None: ...
-
-    @abstractmethod
-    def trouble(self, kind: Trouble, times: int, after: int = 0) -> None:
-        """The service's server misbehaves for so many calls, once so many have passed."""
-
-    @abstractmethod
-    def rotations(self, key: str) -> int:
-        """How often the server says that the key's material was rotated."""
-
-    @pytest.fixture(autouse=True)
-    def without_pauses(self) -> Iterator[None]:
-        with stamina.set_testing(True, attempts=ATTEMPTS):
-            yield
+        """The reference of a key that can be used, and another one each time."""
 
     def test_a_data_key_is_fresh_and_can_be_unwrapped(self) -> None:
         service, key = self.open(), self.key()
@@ -70,6 +54,26 @@ class KeyServiceContract(ABC):
         wrapped[-1] ^= 1
         with pytest.raises(KeyServiceError):
             service.unwrap(key, bytes(wrapped), CONTEXT)
+
+
+class KeyServiceContract(DataKeyContract):
+    """For a service whose server can be told to misbehave, and whose keys, all of them new, can be rotated."""
+
+    @abstractmethod
+    def disable(self, key: str) -> None: ...
+
+    @abstractmethod
+    def trouble(self, kind: Trouble, times: int, after: int = 0) -> None:
+        """The service's server misbehaves for so many calls, once so many have passed."""
+
+    @abstractmethod
+    def rotations(self, key: str) -> int:
+        """How often the server says that the key's material was rotated."""
+
+    @pytest.fixture(autouse=True)
+    def without_pauses(self) -> Iterator[None]:
+        with stamina.set_testing(True, attempts=ATTEMPTS):
+            yield
 
     def test_a_rotated_key_still_unwraps_what_its_old_material_wrapped(self) -> None:
         service, key = self.open(), self.key()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -11,8 +13,12 @@ from rotation.errors import Conflict
 from rotation.local.tencent.wire import ApiError, refusal
 from rotation.model import Version
 from rotation.secret_value import SecretValue
-from rotation.stores.tencent_ssm import TencentSsm
+from rotation.stores import SecretStore
+from rotation.stores.tencent_ssm import CURRENT, PLACEHOLDER, TencentSsm
 from rotation.tencentcloud import Cloud, SdkError
+from tests.contracts.interruption import InterruptionContract
+from tests.contracts.rewrapping import RewrappingContract
+from tests.contracts.secret_store import SecretStoreContract
 from tests.contracts.staging import Moment, Trouble
 from tests.tencent_line import Emulated, Line
 
@@ -122,3 +128,56 @@ class Runner(TencentSsm):
                 raise Conflict("the lease is lost")
 
         return self.under(holds)
+
+
+class SsmHarness(ABC):
+    """What tests of the store need of a cloud, be it the real one. ``ahead`` is what the calls of all runners meet."""
+
+    ahead: TroubleAhead
+
+    @abstractmethod
+    def ask(self, action: str, **parameters: Any) -> Mapping[str, Any]:
+        """What SSM answers to somebody who is no runner."""
+
+    @abstractmethod
+    def line(self) -> Meddled:
+        """The calls of one more runner."""
+
+    def open(self) -> Runner:
+        return Runner({}, self.line())
+
+    def slot_called(self, name: str) -> str:
+        """A secret as Terraform's provider makes it, which is the one that meets what is ahead."""
+        self.ask("CreateSecret", SecretName=name, VersionId=PLACEHOLDER, SecretString=PLACEHOLDER)
+        self.ask("DeleteSecretVersion", SecretName=name, VersionId=PLACEHOLDER)
+        self.ahead.name = name
+        return name
+
+    def put_foreign(self, name: str, text: str) -> str:
+        listed = self.ask("ListSecretVersionIds", SecretName=name)["Versions"] or []
+        there = CURRENT in {each["VersionId"] for each in listed}
+        action = "UpdateSecret" if there else "PutSecretValue"
+        self.ask(action, SecretName=name, VersionId=CURRENT, SecretString=text)
+        return CURRENT
+
+    @contextmanager
+    def at_every_call(self, store: SecretStore, moment: Moment, do: Callable[[], None]) -> Iterator[None]:
+        assert isinstance(store, Runner)
+        line = store._cloud
+        assert isinstance(line, Meddled)
+        line.at = {moment: do}
+        try:
+            yield
+        finally:
+            line.at = {}
+
+    def trouble(self, kind: Trouble, times: int, after: int = 0) -> None:
+        self.ahead.kind, self.ahead.times, self.ahead.after = kind, times, after
+
+
+class SsmContract(SsmHarness, SecretStoreContract, InterruptionContract, RewrappingContract):
+    """All that the store must do."""
+
+    value_bytes = 4096
+    bad_names = ("", "with/slash", "with space", "é", "x" * 129)
+    ids_tell_secrets_apart = False

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import stamina
@@ -16,17 +16,14 @@ from rotation.secret_value import SecretValue
 from rotation.stores import SecretStore, tencent_ssm
 from rotation.stores.tencent_ssm import CURRENT, TencentSsm
 from rotation.tencentcloud import Cloud, Manner
-from tests.contracts.interruption import InterruptionContract
-from tests.contracts.rewrapping import RewrappingContract
-from tests.contracts.secret_store import SecretStoreContract
-from tests.contracts.staging import Moment, Shape, Trouble, current_of, promoted, rejected, text_of, two_current
+from tests.contracts.staging import Moment, Shape, current_of, promoted, rejected, text_of, two_current
 from tests.fixtures.tencent import TencentCloud
-from tests.rotation.stores.ssm_runners import Meddled, Runner, RunnersLine, TroubleAhead, nothing
+from tests.rotation.stores.ssm_runners import RunnersLine, SsmContract, SsmHarness, TroubleAhead, nothing
 from tests.tencent_line import Emulated
 
 
-class Harness:
-    """Secrets as Terraform makes them, in a cloud of each test's own."""
+class Harness(SsmHarness):
+    """Secrets in a cloud of each test's own."""
 
     @pytest.fixture(autouse=True)
     def server(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,37 +31,17 @@ class Harness:
         monkeypatch.setattr(tencent_ssm, "_LOOKS", (0.0, 0.0, 0.01, 0.02))
         self.emulated, self.ahead = Emulated.begin(monkeypatch), TroubleAhead()
 
-    def open(self) -> Runner:
-        return Runner({}, RunnersLine(self.emulated, self.ahead))
+    def ask(self, action: str, **parameters: Any) -> Mapping[str, Any]:
+        return self.emulated.ask(action, **parameters)
+
+    def line(self) -> RunnersLine:
+        return RunnersLine(self.emulated, self.ahead)
 
     def slot(self) -> str:
-        self.ahead.name = self.emulated.slot(f"secret-{uuid.uuid4().hex[:12]}")
-        return self.ahead.name
-
-    def put_foreign(self, name: str, text: str) -> str:
-        action = "UpdateSecret" if CURRENT in self.emulated.values(name) else "PutSecretValue"
-        self.emulated.ask(action, SecretName=name, VersionId=CURRENT, SecretString=text)
-        return CURRENT
-
-    @contextmanager
-    def at_every_call(self, store: SecretStore, moment: Moment, do: Callable[[], None]) -> Iterator[None]:
-        assert isinstance(store, Runner)
-        line = store._cloud
-        assert isinstance(line, Meddled)
-        line.at = {moment: do}
-        try:
-            yield
-        finally:
-            line.at = {}
-
-    def trouble(self, kind: Trouble, times: int, after: int = 0) -> None:
-        self.ahead.kind, self.ahead.times, self.ahead.after = kind, times, after
+        return self.slot_called(f"secret-{uuid.uuid4().hex[:12]}")
 
 
-class TestTencentSsm(Harness, SecretStoreContract, InterruptionContract, RewrappingContract):
-    value_bytes = 4096
-    bad_names = ("", "with/slash", "with space", "é", "x" * 129)
-    ids_tell_secrets_apart = False
+class TestTencentSsm(Harness, SsmContract): ...
 
 
 class TestWhatIsSpecial(Harness):
