@@ -33,7 +33,7 @@ from rotation.tencentcloud import Cloud, Connection, Manner, connect
 ADMINISTRATOR = f"{LocalTencent.name}--orders--db-admin"  # the secret with the database administrator's login
 RUNNER = f"keyturn-{LocalTencent.name}"  # a user of CAM
 _DATA = FOLDER / "tencent"  # below the project
-_RUNNER_KEY = _DATA / "runner.json"
+RUNNER_KEY = _DATA / "runner.json"
 _GENERATION = re.compile(r"g([0-9]{10})(?:-r[0-9]+)?")  # a version of the store that holds one
 _STACKS = tuple(f"{part}-{LocalTencent.name}" for part in ("foundation", "secrets"))
 
@@ -60,13 +60,13 @@ def provision(project: Path, endpoint: str, administrator: SecretValue) -> None:
     put_in_place(root, synthesized(project, _STACKS))
     _keep(root, ADMINISTRATOR, administrator)
     have_function(root)
-    _give_key(root, project / _RUNNER_KEY)
+    _give_key(root, project / RUNNER_KEY)
 
 
 def runner_key(project: Path) -> Custody:
     """What the runner signs with. Raises :class:`LocalError` where the environment was never started here."""
     try:
-        return Custody(**json.loads((project / _RUNNER_KEY).read_text(encoding="utf-8")))
+        return Custody(**json.loads((project / RUNNER_KEY).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         what = f"{LocalTencent.name} has no key for the runner yet"
         raise LocalError(what, f"Run `keyturn local up -e {LocalTencent.name}`.") from error

@@ -64,7 +64,7 @@ class Embedded(ABC):
         yield from ()
 
     def variables(self, project: Path, place: Place) -> dict[str, str]:
-        """What clients of its servers need in their environment, once it is provisioned. Raises KeyturnError."""
+        """What clients of its servers need in their environment, once it is provisioned."""
         return {}
 
     def reads(self, project: Path, place: Place) -> tuple[str, ...]:

@@ -45,8 +45,10 @@ class LocalTencent(Embedded):
             yield database_service(folder, "mariadb", port_of(place.database_server), await_ready)
 
     def variables(self, project: Path, place: Place) -> dict[str, str]:
-        from rotation.local.tencent_environment import runner_key
+        from rotation.local.tencent_environment import RUNNER_KEY, runner_key
 
+        if not (project / RUNNER_KEY).exists():  # its first start failed: the other environments can be used
+            return {}
         key = runner_key(project)
         return {
             "TENCENTCLOUD_REGION": REGION,

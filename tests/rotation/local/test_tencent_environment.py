@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rotation.errors import DeclarationError, LocalError
+from rotation.local import environment
 from rotation.local import tencent_environment as under_test
 from rotation.local.embedded import embedded
 from rotation.local.embedded.local_tencent import SIGNATURE_LIFE
@@ -28,7 +29,7 @@ def root(tencent: TencentCloud) -> Cloud:
 def test_the_runner_s_key_is_kept_while_it_is_good_and_replaced_where_somebody_took_it_away(
     tencent: TencentCloud, root: Cloud, tmp_path: Path
 ) -> None:
-    path, cam = tmp_path / under_test._RUNNER_KEY, tencent.client("cam")
+    path, cam = tmp_path / under_test.RUNNER_KEY, tencent.client("cam")
     path.parent.mkdir(parents=True)
     under_test._give_key(root, path)
     first = under_test.runner_key(tmp_path)
@@ -62,6 +63,12 @@ def test_before_the_first_start_the_way_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match="has no key for the runner yet") as caught:
         under_test.runner_key(tmp_path)
     assert caught.value.remedy == "Run `keyturn local up -e local-tencent`."
+
+
+def test_a_first_start_that_failed_is_no_obstacle_to_the_other_environments(tmp_path: Path) -> None:
+    environment._with(embedded("local-tencent"), tmp_path, environment._choose(tmp_path))
+    assert environment.environment_variables(tmp_path).keys() >= {"AWS_ENDPOINT_URL"}
+    assert not any(name.startswith("TENCENT") for name in environment.environment_variables(tmp_path))
 
 
 @pytest.mark.parametrize("endpoint", [None, "https://ssm.example.com", "http://127.0.0.1.example.com:80"])
