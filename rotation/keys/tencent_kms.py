@@ -41,7 +41,7 @@ class _NotEnabled(KeyServiceError):
 
 
 class _TooSoon(KeyServiceError):
-    remedy = "KMS rotates a key at most once in 24 hours: run the command again when they are over."
+    remedy = "KMS rotates a key at most once in 24 hours. `keyturn rekey --rewrap-only` takes up what a run left."
 
 
 class _Underway(KeyServiceError):
