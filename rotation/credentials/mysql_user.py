@@ -47,7 +47,7 @@ from rotation.credentials import ReadSecret
 from rotation.database_login import Login
 from rotation.database_users import DatabaseUser, Options
 from rotation.model import Credential, Strategy
-from rotation.mysql import Transport, connected, privileges
+from rotation.mysql import SslMode, Transport, connected, privileges
 from rotation.mysql.accounts import Accounts, Terms, administered
 from rotation.options import parse
 from rotation.secret_value import SecretValue
@@ -62,7 +62,7 @@ class _Options(Options):
     ledger: _Identifier = "keyturn"
     authentication: Literal["mysql_native_password", "caching_sha2_password"] | None = None
     shape: Literal["aws", "tencent"] = "aws"
-    sslmode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+    sslmode: SslMode = "prefer"
     sslrootcert: str | None = None
 
     @model_validator(mode="after")

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -39,7 +39,7 @@ from rotation.database_login import Login
 from rotation.database_users import DatabaseUser, Options
 from rotation.model import Credential, Strategy
 from rotation.options import parse
-from rotation.postgresql import Connection, Transport, connect, privileges, transaction
+from rotation.postgresql import Connection, SslMode, Transport, connect, privileges, transaction
 from rotation.postgresql.roles import Roles
 from rotation.secret_value import SecretValue
 
@@ -49,7 +49,7 @@ _Identifier = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$", max_length=63)
 class _Options(Options):
     username_base: Annotated[_Identifier, Field(max_length=61)]
     owner_role: _Identifier
-    sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+    sslmode: SslMode = "prefer"
     sslrootcert: str | None = None
 
     @model_validator(mode="after")

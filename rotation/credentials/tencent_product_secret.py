@@ -35,7 +35,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -45,7 +45,7 @@ from rotation.database_login import Login, Place
 from rotation.database_login import parse as login_of
 from rotation.errors import DeclarationError, KeyturnError, OutcomeUnknown, TargetError, Unauthorized, Unavailable
 from rotation.model import Acceptance, Credential, Strategy, Usage
-from rotation.mysql import Transport, connected
+from rotation.mysql import SslMode, Transport, connected
 from rotation.options import parse
 from rotation.retries import until
 from rotation.secret_value import SecretValue
@@ -62,7 +62,7 @@ class _Options(Connection):
     port: Annotated[int, Field(ge=1, le=65535)] = 3306
     dbname: str
     patience: Annotated[float, Field(gt=0, le=3600)] = 330.0
-    sslmode: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+    sslmode: SslMode = "prefer"
     sslrootcert: str | None = None
 
 

@@ -53,7 +53,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import hvac
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -74,7 +74,7 @@ from rotation.fencing import Record, refuse_superseded
 from rotation.kv_document import Document
 from rotation.model import Acceptance, Credential, Strategy, Usage
 from rotation.options import parse
-from rotation.postgresql import APPLICATION_NAME, Transport, privileges
+from rotation.postgresql import APPLICATION_NAME, SslMode, Transport, privileges
 from rotation.retries import retrying, until
 from rotation.secret_value import SecretValue
 from rotation.vault import Connection, connect
@@ -92,7 +92,7 @@ class _Options(Connection):
     host: str
     port: Annotated[int, Field(ge=1, le=65535)] = 5432
     dbname: str
-    sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+    sslmode: SslMode = "prefer"
     sslrootcert: str | None = None
 
     @model_validator(mode="after")

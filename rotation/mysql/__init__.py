@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Never
+from typing import Any, Literal, Never
 
 import pymysql
 from pymysql.constants import CR, ER
@@ -21,6 +21,7 @@ from rotation.database_login import Login
 from rotation.errors import KeyturnError, TargetError, Unauthorized, Unavailable
 
 Rows = tuple[tuple[Any, ...], ...]
+SslMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 
 CONNECT_SECONDS = 5
 LOCK_SECONDS = 15
@@ -43,7 +44,7 @@ class Transport:
     "prefer" takes a server without TLS, and any certificate; "require" any certificate.
     """
 
-    sslmode: str = "prefer"
+    sslmode: SslMode = "prefer"
     sslrootcert: str | None = None
 
     def settings(self) -> dict[str, Any]:

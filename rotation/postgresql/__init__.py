@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 
@@ -19,6 +19,7 @@ from rotation.database_login import Login
 from rotation.errors import KeyturnError, TargetError, Unauthorized, Unavailable
 
 Connection = psycopg.Connection[tuple[Any, ...]]
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
 APPLICATION_NAME = "keyturn"
 CONNECT_SECONDS = 5
@@ -40,7 +41,7 @@ _PASSING = re.compile(r"^(08|53|57|40|55P03)")
 class Transport:
     """How connections are protected: libpq's ``sslmode`` and the file of the trusted root certificates."""
 
-    sslmode: str = "prefer"
+    sslmode: SslMode = "prefer"
     sslrootcert: str | None = None
 
 
