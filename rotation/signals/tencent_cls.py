@@ -105,7 +105,9 @@ class TencentCls(Signal):
             yield from self._read(reply)
             if reply["ListOver"]:
                 return
-            context = {"Context": str(reply.get("Context") or "")}
+            if not reply.get("Context"):  # without one CLS would give the first page again
+                raise _Unreadable("an answer does not say where it goes on")
+            context = {"Context": str(reply["Context"])}
 
     def _read(self, reply: Mapping[str, Any]) -> Iterator[Line]:
         if reply["Analysis"]:

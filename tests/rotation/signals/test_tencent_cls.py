@@ -128,6 +128,16 @@ def test_a_topic_that_answers_badly_for_a_moment_is_asked_again(topic: Topic, te
     assert topic.health() is Health.UNKNOWN
 
 
+def test_a_page_that_does_not_tell_the_next_one_is_not_read_again_and_again(
+    topic: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic.write(*[f"INFO secret={SECRET} generation=42 used"] * (PAGE + 1))
+    monkeypatch.setattr(Cls, "_context", lambda *_: "")
+    verdict = topic.signal().read(SECRET, 42, SINCE, NOW)
+    assert verdict.health is Health.UNKNOWN
+    assert "does not say where it goes on" in verdict.evidence[0]
+
+
 def test_what_a_function_prints_is_attributed(topic: Topic, tencent: TencentCloud) -> None:
     code = f"def main_handler(event, context): print(f'ERROR secret={SECRET} generation={{event}} denied')"
     function = ScfFunction.make(tencent, code, ClsTopicId=topic.topic)
