@@ -52,9 +52,9 @@ test-jenkins: setup
 # MySQL users on Debian's MariaDB, or the server that KEYTURN_TEST_MYSQL names; `make test` skips them without one.
 test-mariadb: setup
 	test -n "$$KEYTURN_TEST_MYSQL" || test -x /usr/sbin/mariadbd || $(INSTALL) mariadb-server || sudo $(INSTALL) mariadb-server
-	$(BIN)/python -m pytest tests/rotation/credentials/test_mysql_*.py tests/rotation/local/test_mariadb.py
+	$(BIN)/python -m pytest tests/rotation/credentials/test_mysql_*.py tests/rotation/local/test_mariadb.py tests/test_crash_ssm.py
 
-# The contract of stores on Tencent Cloud itself, with the account whose credentials are in the environment.
+# The contracts of stores and data keys on Tencent Cloud itself, with the account of the environment's credentials.
 test-tencent: setup
 	KEYTURN_TENCENT_CONFORMANCE=1 $(BIN)/python -m pytest tests/conformance
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pymysql
 import pytest
 
 from rotation import plugins
-from rotation.credentials import CredentialKind
+from rotation.credentials import CredentialKind, ReadSecret
 from rotation.credentials.mysql_user import MysqlUser
 from rotation.errors import DeclarationError, TargetError, Unauthorized, Unavailable
 from rotation.fencing import Record
@@ -22,52 +23,34 @@ from rotation.mysql import LOCK_SECONDS, connected
 from rotation.mysql.accounts import Accounts
 from rotation.mysql.verifiers import sha256_crypt, verifier
 from rotation.secret_value import SecretValue
-from tests.contracts.credential_kind import (
-    SECRET,
-    InPlaceContract,
-    Make,
-    OverlapContract,
-    TargetContract,
-    installed,
-    issued,
-)
+from tests.contracts.credential_kind import SECRET, InPlaceContract, installed, issued
+from tests.contracts.database_user import DatabaseUserContract, Users, UsersInTurnContract, user_of
 from tests.fixtures.mariadb import PLAIN, MysqlDatabase, login_from
-from tests.fixtures.postgresql import free_port
 
 
 @dataclass(frozen=True)
-class Orders:
-    """A database, and the kinds that turn its users: ``app_a`` and ``app_b``, or ``app``, with a unique base."""
+class Orders(Users[MysqlUser]):
+    """The users of a fresh database."""
 
     database: MysqlDatabase
+    product: ClassVar[str] = "MySQL"
+    ended: ClassVar[type[Exception]] = pymysql.OperationalError
 
-    @property
-    def base(self) -> str:
-        return f"{self.database.name}_usr"
+    def make(self, options: dict[str, Any], strategy: Strategy, read: ReadSecret) -> MysqlUser:
+        return MysqlUser({"role": self.database.role, "sslmode": PLAIN.sslmode} | options, strategy, read)
 
-    def kind(self, strategy: Strategy = Strategy.ALTERNATING, **options: Any) -> MysqlUser:
-        return self.with_administrator(strategy, {}, **options)
+    def make_user(self, username: str, password: str) -> None:
+        self.database.run(f"CREATE USER '{username}'@'%' IDENTIFIED BY '{password}'")
+        self.database.run(f"GRANT SELECT ON {self.database.name}.* TO '{username}'@'%'")
 
-    def with_administrator(self, strategy: Strategy, changes: dict[str, Any], **options: Any) -> MysqlUser:
-        """A kind whose administrator's secret says something else."""
-        login = json.loads(self.database.administrator.reveal()) | changes
-        own = {"administrator": "orders/admin", "username_base": self.base}
-        place = {"role": self.database.role, "dbname": self.database.name, "sslmode": PLAIN.sslmode}
-        return MysqlUser(own | place | options, strategy, lambda _: SecretValue(json.dumps(login)))
-
-    def adopted(self, generation: int = 1, username: str = "legacy") -> Credential:
-        """The credential of a user that somebody else made (and must have made, with the password "old-password")."""
-        login = json.loads(self.database.administrator.reveal())
-        login |= {"username": f"{self.database.name}_{username}", "password": "old-password"}
-        return Credential(SECRET, generation, SecretValue(json.dumps(login)))
+    @contextmanager
+    def session(self, credential: Credential) -> Iterator[Callable[[], object]]:
+        with connected(login_from(credential.value.reveal()), PLAIN) as session:
+            yield lambda: session.run("SELECT 1")
 
     def record(self, credential: Credential) -> object:
         rows: dict[str, str] = dict(self.database.run("SELECT account, record FROM keyturn.users"))
         return json.loads(rows[f"{user_of(credential)}@%"])
-
-
-def user_of(credential: Credential) -> str:
-    return login_from(credential.value.reveal()).username
 
 
 @pytest.fixture
@@ -80,44 +63,17 @@ def kind(orders: Orders) -> MysqlUser:
     return orders.kind()
 
 
-class MysqlUserContract(TargetContract):
-    strategies = frozenset({Strategy.ALTERNATING, Strategy.SINGLE})
-    strategy: Strategy
-
-    @pytest.fixture
-    def make(self, orders: Orders) -> Make:
-        return orders.kind
-
-    @pytest.fixture
-    def kind(self, make: Make) -> CredentialKind:
-        return make(self.strategy)
-
-    @pytest.fixture
-    def unreachable(self, orders: Orders) -> CredentialKind:
-        return orders.with_administrator(self.strategy, {"port": free_port()})
-
-    @pytest.fixture
-    def unauthorized(self, orders: Orders) -> CredentialKind:
-        return orders.with_administrator(self.strategy, {"password": "not-the-password"})
-
-    def hidden_part(self, value: SecretValue) -> str:
-        return login_from(value.reveal()).password.reveal()
-
-    @pytest.fixture
-    def administrator(self, orders: Orders) -> SecretValue:
-        return orders.database.administrator
-
+class WithLog:
     @pytest.fixture
     def target_log(self, orders: Orders) -> Callable[[], str]:
         log = orders.database.server.log
         return lambda: log.read_text(errors="replace") if log else ""
 
 
-class TestAlternating(MysqlUserContract, OverlapContract):
-    strategy = Strategy.ALTERNATING
+class TestAlternating(WithLog, UsersInTurnContract): ...
 
 
-class TestSingle(MysqlUserContract, InPlaceContract):
+class TestSingle(WithLog, DatabaseUserContract, InPlaceContract):
     strategy = Strategy.SINGLE
 
 
@@ -142,7 +98,10 @@ class TestTheValue:
             {"UserName", "Password", "host", "port", "dbname"},
         )
         second = installed(kind, 2, first)
-        assert (kind.check(second), user_of(second)) == (Acceptance.ACCEPTED, f"{orders.base}_b")
+        assert (kind.check(second), login_from(second.value.reveal()).username) == (
+            Acceptance.ACCEPTED,
+            f"{orders.base}_b",
+        )
 
     def test_one_of_username_and_password_alone_is_understood(self, orders: Orders) -> None:
         root = orders.database.server.root
@@ -150,28 +109,6 @@ class TestTheValue:
         login = login_from(installed(kind, 1).value.reveal())
         bare = {"UserName": login.username, "Password": login.password.reveal()}
         assert kind.check(Credential(SECRET, 1, SecretValue(json.dumps(bare)))) is Acceptance.ACCEPTED
-
-    @pytest.mark.parametrize("text", ["", "not json: hunter2", '{"UserName": "hunter2"}', '{"Password": ["hunter2"]}'])
-    def test_one_of_another_shape_is_refused_without_showing_it(self, kind: MysqlUser, text: str) -> None:
-        with pytest.raises(TargetError, match="generation 7 of orders/db is not a MySQL login") as caught:
-            kind.check(Credential(SECRET, 7, SecretValue(text)))
-        assert "hunter2" not in str(caught.value)
-        assert caught.value.__cause__ is None
-        assert caught.value.__context__ is None
-
-
-def test_two_users_take_turns_and_come_back_after_a_revocation(kind: MysqlUser, orders: Orders) -> None:
-    current: Credential | None = None
-    users = []
-    for generation in range(1, 5):
-        new = installed(kind, generation, current)
-        if current is not None:
-            kind.revoke(current, new)
-            assert kind.check(current) is Acceptance.DENIED
-        assert kind.check(new) is Acceptance.ACCEPTED
-        users.append(user_of(new))
-        current = new
-    assert users == [f"{orders.base}_a", f"{orders.base}_b"] * 2
 
 
 def test_both_users_start_with_the_role_and_what_is_granted_to_it_later(kind: MysqlUser, orders: Orders) -> None:
@@ -193,19 +130,6 @@ def test_what_a_retired_user_has_defined_goes_on_working(kind: MysqlUser, orders
     second = installed(kind, 2, first)
     kind.revoke(first, second)
     assert orders.database.run("SELECT * FROM latest", login_from(second.value.reveal())) == ()
-
-
-def test_an_open_session_goes_on_after_a_revocation_unless_it_is_to_end(kind: MysqlUser, orders: Orders) -> None:
-    first = installed(kind, 1)
-    second = installed(kind, 2, first)
-    assert kind.usage(first) == Usage(sessions=0)
-    with connected(login_from(first.value.reveal()), PLAIN) as session:
-        kind.revoke(first, second)
-        assert session.run("SELECT 1") == ((1,),)
-        assert kind.usage(first) == Usage(sessions=1)
-        kind.revoke(first, second, end_sessions=True)
-        with pytest.raises(pymysql.OperationalError):
-            session.run("SELECT 1")
 
 
 def test_keyturns_own_checks_are_no_use(kind: MysqlUser) -> None:
@@ -317,18 +241,10 @@ class TestAnAdoptedUser:
 
     @pytest.fixture
     def legacy(self, orders: Orders) -> Credential:
-        user = f"'{orders.database.name}_legacy'@'%'"
-        orders.database.run(f"CREATE USER {user} IDENTIFIED BY 'old-password'")
-        orders.database.run(f"GRANT SELECT ON {orders.database.name}.* TO {user}")
-        return orders.adopted()
+        return orders.legacy()
 
-    def test_the_first_rotation_goes_to_a_and_it_is_retired(
-        self, kind: MysqlUser, orders: Orders, legacy: Credential
-    ) -> None:
-        assert kind.check(legacy) is Acceptance.ACCEPTED
+    def test_it_is_retired_and_comes_back(self, kind: MysqlUser, legacy: Credential) -> None:
         second = installed(kind, 2, legacy)
-        assert user_of(second) == f"{orders.base}_a"
-        assert kind.check(legacy) is Acceptance.ACCEPTED
         kind.revoke(legacy, second)
         assert kind.check(legacy) is Acceptance.DENIED
         third = Credential(SECRET, 3, legacy.value)  # the rotation is undone after all
@@ -341,16 +257,6 @@ class TestAnAdoptedUser:
         kind.install(Credential(SECRET, 3, legacy.value), second)
         with pytest.raises((TargetError, Unauthorized), match=r"denied"):
             orders.database.run("INSERT INTO orders (item) VALUES ('pen')", login_from(legacy.value.reveal()))
-
-    def test_it_is_not_made_again_when_it_is_gone(self, kind: MysqlUser, orders: Orders) -> None:
-        with pytest.raises(TargetError, match="no longer has"):
-            kind.install(orders.adopted(2, "nobody"), None)
-
-
-def test_keyturns_own_administrator_is_never_revoked(kind: MysqlUser, orders: Orders) -> None:
-    administrator = Credential(SECRET, 1, orders.database.administrator)
-    with pytest.raises(TargetError, match="own administrator"):
-        kind.revoke(administrator, installed(kind, 2, administrator))
 
 
 def test_an_administrator_without_the_role_is_refused_and_nobody_is_let_in(orders: Orders) -> None:
@@ -366,14 +272,6 @@ def test_an_administrator_without_the_role_is_refused_and_nobody_is_let_in(order
         orders.database.run("DROP ROLE stranger")
 
 
-def test_the_probe_tells_a_dead_server_from_a_refused_administrator(orders: Orders) -> None:
-    orders.kind().probe()
-    with pytest.raises(Unavailable):
-        orders.with_administrator(Strategy.SINGLE, {"port": free_port()}).probe()
-    with pytest.raises(Unauthorized):
-        orders.with_administrator(Strategy.SINGLE, {"password": "not-the-password"}).probe()
-
-
 class TestCheck:
     """Denied only when the server turned the login down; all else is unknown."""
 
@@ -381,10 +279,6 @@ class TestCheck:
         first = installed(kind, 1)
         orders.database.run(f"ALTER USER '{user_of(first)}'@'%' ACCOUNT LOCK")
         assert kind.check(first) is Acceptance.DENIED
-
-    def test_a_missing_database_is_unknown(self, kind: MysqlUser) -> None:
-        login = json.loads(installed(kind, 1).value.reveal()) | {"dbname": "nowhere"}
-        assert kind.check(Credential(SECRET, 1, SecretValue(json.dumps(login)))) is Acceptance.UNKNOWN
 
     def test_a_server_that_asks_for_the_password_in_clear_is_unknown_and_gets_none(self, kind: MysqlUser) -> None:
         first = issued(kind, 1)

@@ -3,58 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
 import pytest
 
 from rotation import plugins
-from rotation.credentials import CredentialKind
+from rotation.credentials import CredentialKind, ReadSecret
 from rotation.credentials.postgres_user import PostgresUser
-from rotation.errors import DeclarationError, TargetError, Unauthorized, Unavailable
+from rotation.errors import DeclarationError, TargetError
 from rotation.model import Acceptance, Credential, Strategy, Usage
 from rotation.secret_value import SecretValue
-from tests.contracts.credential_kind import (
-    SECRET,
-    InPlaceContract,
-    Make,
-    OverlapContract,
-    TargetContract,
-    installed,
-    issued,
-)
-from tests.fixtures.postgresql import Database, free_port
+from tests.contracts.credential_kind import SECRET, InPlaceContract, installed, issued
+from tests.contracts.database_user import DatabaseUserContract, Users, UsersInTurnContract, user_of
+from tests.fixtures.postgresql import Database
 
 
 @dataclass(frozen=True)
-class Orders:
-    """A database, and the kinds that turn its users: ``app_a`` and ``app_b``, or ``app``, with a unique base."""
+class Orders(Users[PostgresUser]):
+    """The users of a fresh database."""
 
     database: Database
+    product: ClassVar[str] = "PostgreSQL"
+    ended: ClassVar[type[Exception]] = psycopg.OperationalError
 
-    @property
-    def base(self) -> str:
-        return f"{self.database.name}_app"
+    def make(self, options: dict[str, Any], strategy: Strategy, read: ReadSecret) -> PostgresUser:
+        return PostgresUser({"owner_role": self.database.owner} | options, strategy, read)
 
-    def kind(self, strategy: Strategy = Strategy.ALTERNATING, **options: Any) -> PostgresUser:
-        own = {"administrator": "orders/admin", "username_base": self.base}
-        place = {"owner_role": self.database.owner, "dbname": self.database.name}
-        return PostgresUser(own | place | options, strategy, {"orders/admin": self.database.administrator}.__getitem__)
+    def make_user(self, username: str, password: str) -> None:
+        self.database.run(f"CREATE ROLE {username} LOGIN PASSWORD '{password}'")
 
-    def with_administrator(self, strategy: Strategy = Strategy.ALTERNATING, **changes: Any) -> PostgresUser:
-        """A kind whose administrator's secret says something else."""
-        login = json.loads(self.database.administrator.reveal()) | changes
-        options = {"administrator": "orders/admin", "username_base": self.base}
-        options |= {"owner_role": self.database.owner, "dbname": self.database.name}
-        return PostgresUser(options, strategy, lambda _: SecretValue(json.dumps(login)))
-
-    def adopted(self, generation: int = 1, username: str = "legacy", **changes: Any) -> Credential:
-        """The credential of a user that somebody else made (and must have made, with the password "old-password")."""
-        administrator = json.loads(self.database.administrator.reveal())
-        login = administrator | {"username": f"{self.database.name}_{username}", "password": "old-password"} | changes
-        return Credential(SECRET, generation, SecretValue(json.dumps(login)))
+    @contextmanager
+    def session(self, credential: Credential) -> Iterator[Callable[[], object]]:
+        with self.database.server.connect(self.database.name, **login_of(credential)) as session:
+            yield lambda: session.execute("SELECT 1").fetchone()
 
     def comment(self, username: str) -> object:
         ((text,),) = self.database.run(f"SELECT shobj_description('{username}'::regrole, 'pg_authid')")
@@ -77,43 +62,16 @@ def kind(orders: Orders) -> PostgresUser:
     return orders.kind()
 
 
-class PostgresUserContract(TargetContract):
-    strategies = frozenset({Strategy.ALTERNATING, Strategy.SINGLE})
-    strategy: Strategy
-
-    @pytest.fixture
-    def make(self, orders: Orders) -> Make:
-        return orders.kind
-
-    @pytest.fixture
-    def kind(self, make: Make) -> CredentialKind:
-        return make(self.strategy)
-
-    @pytest.fixture
-    def unreachable(self, orders: Orders) -> CredentialKind:
-        return orders.with_administrator(self.strategy, port=free_port())
-
-    @pytest.fixture
-    def unauthorized(self, orders: Orders) -> CredentialKind:
-        return orders.with_administrator(self.strategy, password="not-the-password")
-
-    def hidden_part(self, value: SecretValue) -> str:
-        return str(json.loads(value.reveal())["password"])
-
-    @pytest.fixture
-    def administrator(self, orders: Orders) -> SecretValue:
-        return orders.database.administrator
-
+class WithLog:
     @pytest.fixture
     def target_log(self, orders: Orders) -> Callable[[], str]:
         return orders.database.server.log.read_text
 
 
-class TestAlternating(PostgresUserContract, OverlapContract):
-    strategy = Strategy.ALTERNATING
+class TestAlternating(WithLog, UsersInTurnContract): ...
 
 
-class TestSingle(PostgresUserContract, InPlaceContract):
+class TestSingle(WithLog, DatabaseUserContract, InPlaceContract):
     strategy = Strategy.SINGLE
 
 
@@ -133,20 +91,6 @@ def test_a_value_has_the_shape_that_aws_uses(orders: Orders) -> None:
     }
 
 
-def test_two_users_take_turns_and_come_back_after_a_revocation(kind: PostgresUser, orders: Orders) -> None:
-    current: Credential | None = None
-    users = []
-    for generation in range(1, 5):
-        new = installed(kind, generation, current)
-        if current is not None:
-            kind.revoke(current, new)
-            assert kind.check(current) is Acceptance.DENIED
-        assert kind.check(new) is Acceptance.ACCEPTED
-        users.append(login_of(new)["user"])
-        current = new
-    assert users == [f"{orders.base}_a", f"{orders.base}_b"] * 2
-
-
 def test_what_one_user_makes_the_other_can_change_and_it_survives_the_first_login(
     kind: PostgresUser, orders: Orders
 ) -> None:
@@ -162,18 +106,14 @@ def test_what_one_user_makes_the_other_can_change_and_it_survives_the_first_logi
     assert ("PUBLIC",) in orders.database.run(grants)
 
 
-def test_an_open_session_goes_on_after_a_revocation_unless_it_is_to_end(kind: PostgresUser, orders: Orders) -> None:
+def test_the_administrator_that_has_ended_sessions_is_no_member_of_the_user_any_more(
+    kind: PostgresUser, orders: Orders
+) -> None:
     first = installed(kind, 1)
     second = installed(kind, 2, first)
-    with orders.database.server.connect(orders.database.name, **login_of(first)) as session:
-        kind.revoke(first, second)
-        assert session.execute("SELECT 1").fetchone() == (1,)
-        assert kind.usage(first) == Usage(sessions=1)
-        kind.revoke(first, second, end_sessions=True)
-        with pytest.raises(psycopg.OperationalError):
-            session.execute("SELECT 1")
-    administrator = json.loads(orders.database.administrator.reveal())["username"]
-    kept = f"SELECT pg_has_role('{administrator}', '{login_of(first)['user']}', 'USAGE')"
+    kind.revoke(first, second, end_sessions=True)
+    administrator = json.loads(orders.administrator.reveal())["username"]
+    kept = f"SELECT pg_has_role('{administrator}', '{user_of(first)}', 'USAGE')"
     assert orders.database.run(kept) == [(False,)]
 
 
@@ -211,14 +151,7 @@ class TestAnAdoptedUser:
 
     @pytest.fixture
     def legacy(self, orders: Orders) -> Credential:
-        orders.database.run(f"CREATE ROLE {orders.database.name}_legacy LOGIN PASSWORD 'old-password'")
-        return orders.adopted()
-
-    def test_the_first_rotation_goes_to_a(self, kind: PostgresUser, orders: Orders, legacy: Credential) -> None:
-        assert kind.check(legacy) is Acceptance.ACCEPTED
-        second = installed(kind, 2, legacy)
-        assert login_of(second)["user"] == f"{orders.base}_a"
-        assert kind.check(legacy) is Acceptance.ACCEPTED
+        return orders.legacy()
 
     def test_it_cannot_be_revoked_without_the_right_to(self, kind: PostgresUser, legacy: Credential) -> None:
         second = installed(kind, 2, legacy)
@@ -246,25 +179,17 @@ class TestAnAdoptedUser:
         kind.install(third, second)
         assert kind.check(third) is Acceptance.ACCEPTED
 
-    def test_it_is_not_made_again_when_it_is_gone(self, kind: PostgresUser, orders: Orders) -> None:
-        with pytest.raises(TargetError, match="no longer has"):
-            kind.install(orders.adopted(2, "nobody"), None)
-
     def test_what_it_owns_is_reported_as_missing(self, kind: PostgresUser, orders: Orders, legacy: Credential) -> None:
         orders.database.run(f"GRANT CREATE ON SCHEMA public TO {login_of(legacy)['user']}")
         orders.database.run("CREATE TABLE drafts (id int)", **login_of(legacy))
         assert "ownership of table public.drafts" in kind.missing(legacy, installed(kind, 2, legacy))
 
 
-def test_keyturns_own_administrator_is_never_revoked(kind: PostgresUser, orders: Orders) -> None:
-    administrator = Credential(SECRET, 1, orders.database.administrator)
-    with pytest.raises(TargetError, match="own administrator"):
-        kind.revoke(administrator, installed(kind, 2, administrator))
-
-
 def test_a_superuser_works_as_the_administrator_too(orders: Orders) -> None:
     server = orders.database.server
-    kind = orders.with_administrator(username=server.username, password=server.password.reveal())
+    kind = orders.with_administrator(
+        Strategy.ALTERNATING, {"username": server.username, "password": server.password.reveal()}
+    )
     first = installed(kind, 1)
     second = installed(kind, 2, first)
     with server.connect(orders.database.name, **login_of(first)) as session:
@@ -287,14 +212,6 @@ def test_an_administrator_without_the_owner_role_is_refused_by_the_target_and_le
         orders.database.run("DROP ROLE stranger")
 
 
-def test_the_probe_tells_a_dead_server_from_a_refused_administrator(orders: Orders) -> None:
-    orders.kind().probe()
-    with pytest.raises(Unavailable):
-        orders.with_administrator(port=free_port()).probe()
-    with pytest.raises(Unauthorized):
-        orders.with_administrator(password="not-the-password").probe()
-
-
 class TestCheck:
     """Denied only when the server turned the login down; all else is unknown."""
 
@@ -307,18 +224,6 @@ class TestCheck:
         first = installed(kind, 1)
         orders.database.run(f"ALTER ROLE {login_of(first)['user']} CONNECTION LIMIT 0")
         assert kind.check(first) is Acceptance.UNKNOWN
-
-    def test_a_missing_database_is_unknown(self, kind: PostgresUser, orders: Orders) -> None:
-        login = json.loads(installed(kind, 1).value.reveal()) | {"dbname": "nowhere"}
-        assert kind.check(Credential(SECRET, 1, SecretValue(json.dumps(login)))) is Acceptance.UNKNOWN
-
-    @pytest.mark.parametrize("text", ["", "not json: hunter2", '{"username": "hunter2"}', '{"password": ["hunter2"]}'])
-    def test_a_value_of_another_shape_is_refused_without_showing_it(self, kind: PostgresUser, text: str) -> None:
-        with pytest.raises(TargetError, match="generation 7 of orders/db is not a PostgreSQL login") as caught:
-            kind.check(Credential(SECRET, 7, SecretValue(text)))
-        assert "hunter2" not in str(caught.value)
-        assert caught.value.__cause__ is None
-        assert caught.value.__context__ is None
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ from rotation.manifest import Plugin
 from rotation.model import Acceptance, Credential, Strategy, Usage
 from rotation.secret_value import SecretValue
 from tests.contracts.crash import NAME, WAIT, CrashContract, Stage
-from tests.contracts.credential_kind import SECRET, Make, OverlapContract, TargetContract, installed, issued
+from tests.contracts.credential_kind import SECRET, OverlapContract, installed, issued
+from tests.contracts.database_user import TurnsContract
 from tests.fixtures.openbao import OpenBao, Proxy
 from tests.fixtures.postgresql import Database, Server, free_port, fresh_database
 
@@ -131,18 +132,7 @@ def kind(orders: Orders) -> VaultDatabaseRole:
     return orders.kind()
 
 
-class VaultDatabaseRoleContract(TargetContract):
-    strategies = frozenset({Strategy.ALTERNATING, Strategy.SINGLE})
-    strategy: Strategy
-
-    @pytest.fixture
-    def make(self, orders: Orders) -> Make:
-        return orders.kind
-
-    @pytest.fixture
-    def kind(self, make: Make) -> CredentialKind:
-        return make(self.strategy)
-
+class VaultDatabaseRoleContract(TurnsContract):
     @pytest.fixture
     def unreachable(self, orders: Orders) -> CredentialKind:
         return orders.kind(self.strategy, address=f"http://127.0.0.1:{free_port()}")
