@@ -66,6 +66,7 @@ def test_a_server_that_is_sealed_under_a_rotation_is_named_and_nothing_is_lost(o
     assert runner.returncode == 1, said + trouble
     assert "sealed" in trouble
     on_vault.transcript.append(said + trouble)
+    assert load.await_generation(Ring.CANARY, SECRET, before + 1), "the application, too, goes on once it is unsealed"
     on_vault.run("rotate", SECRET)
     row = on_vault.status()
     assert (row["current"], row["pending"], row["previous"]) == (before + 1, None, before)
