@@ -26,7 +26,9 @@ from tests.contracts.crash import WAIT, Stage
 from tests.contracts.credential_kind import texts_of
 from tests.fixtures.tencent import TencentCloud
 from tests.rotation.credentials.test_tencent_cam_key import Robot
-from tests.test_crash_ssm import TOKEN, key_of_kms, on_tencent
+from tests.test_crash_ssm import TOKEN, folder, key_of_kms, on_tencent
+
+__all__ = ["folder"]  # a fixture of that file
 
 FAULTS = ("drop", "lost_reply", "cut", "http_error", "internal", "charset")
 _HARMLESS = {"default", "promoting", "rejected"}  # what SSM keeps beside the values
@@ -81,25 +83,25 @@ def _token(folder: Path, tencent: TencentCloud) -> tuple[Stage, list[str]]:
 def _sealed_token(folder: Path, tencent: TencentCloud) -> tuple[Stage, list[str]]:
     key = Key(service=Plugin(kind="tencent_kms", options=tencent.options), reference=key_of_kms(tencent))
     stage = on_tencent(folder, tencent, TOKEN, Strategy.OVERLAPPING, key)
-    return stage, ["kms.GenerateDataKey", "kms.Decrypt", "ssm.PutSecretValue"]
+    return stage, ["kms.GenerateDataKey", "kms.Decrypt"]
 
 
 def _access_key(folder: Path, tencent: TencentCloud) -> tuple[Stage, list[str]]:
     credential = Plugin(kind="tencent_cam_key", options={"user": Robot.of(tencent).name, **tencent.options})
     stage = on_tencent(folder, tencent, credential, Strategy.OVERLAPPING)
-    return stage, ["cam.CreateAccessKey", "cam.UpdateAccessKey", "sts.GetCallerIdentity", "ssm.UpdateSecret"]
+    return stage, ["cam.CreateAccessKey", "cam.UpdateAccessKey", "sts.GetCallerIdentity"]
 
 
 @pytest.mark.parametrize("make", [_token, _sealed_token, _access_key])
 def test_no_failing_call_lets_a_value_out(
     wire: Wire,
-    tmp_path: Path,
+    folder: Path,
     make: Callable[[Path, TencentCloud], tuple[Stage, list[str]]],
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    stage, calls = make(tmp_path, wire.tencent)
+    stage, calls = make(folder, wire.tencent)
     faults, errors = wire.tencent.faults, list[KeyturnError]()
     for fault, call in product(FAULTS, calls):
         faults.forget_calls()
@@ -116,7 +118,7 @@ def test_no_failing_call_lets_a_value_out(
         "errors": "".join(text for error in errors for text in texts_of(error)),
         "log": "".join(f"{record.getMessage()} {vars(record)}" for record in caplog.records),
         "output": "".join([*capfd.readouterr(), *(repr(event) for event in stage.told)]),
-        **{path.name: path.read_bytes().decode(errors="replace") for path in tmp_path.rglob("*") if path.is_file()},
+        **{path.name: path.read_bytes().decode(errors="replace") for path in folder.rglob("*") if path.is_file()},
     }
     assert f"{calls[0]} refused: InternalError" in said["log"]
     assert "what='failed'" in said["output"]
@@ -134,10 +136,10 @@ def _failed(stage: Stage) -> list[KeyturnError]:
 
 
 def test_a_value_in_the_log_of_the_sdk_would_be_found(
-    wire: Wire, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    wire: Wire, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is why that log is kept at INFO."""
-    stage, _ = _token(tmp_path, wire.tencent)
+    stage, _ = _token(folder, wire.tencent)
     with caplog.at_level(logging.DEBUG, "tencentcloud_sdk_common"):
         stage.run(Request(wait=WAIT))
     assert [value for value in wire.seen if value in caplog.text]
