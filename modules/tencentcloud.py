@@ -1,14 +1,13 @@
-"""The resources behind the constructs on Tencent Cloud: SSM, KMS, SCF, COS and CAM.
+"""The resources behind the constructs on Tencent Cloud: SSM, KMS, COS and CAM.
 
 A slot is a secret without a version: the provider makes one with the text "default" and deletes it at once
 (services/ssm/resource_tc_ssm_secret.go). What the provider's own defaults would destroy or disable is always said here:
-a secret that is deleted at once, a key that is made disabled and never renewed, a timer that keeps old ticks.
+a secret that is deleted at once, a key that is made disabled and never renewed.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,11 +15,10 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modules import scf_timer
 from modules import tencent_policies as policies
-from modules.asset import asset
 from modules.cdk import TerraformResourceLifecycle
 from modules.resource import Data, Provider, Resource, Stack, construct_id, literal, text_object
+from modules.tencent_function import CloudFunction
 from modules.vendor import (
     ConfigVendor,
     FunctionSpec,
@@ -43,9 +41,6 @@ _SECRET_NAME, _POLICY_NAME, _ALIAS = 128, 128, 60  # characters
 _SSM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _USER_NAME = re.compile(r"[A-Za-z0-9@._+=-]{1,64}")
 _YEAR = 365
-_NAMESPACE = "default"
-_HANDLER = "bootstrap.main_handler"  # must be given, and a custom runtime does not look at it
-_RUNTIME = "CustomRuntime"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,33 +200,8 @@ class TencentCloud(FunctionVendor, ConfigVendor):
         may += self._keep_journal(spec.journal)
         trust = [policies.trust_service("scf.qcloud.com")]
         role, attached = self._role(stack, "function", f"{name}-function", trust, may, where)
-        log = self._log(stack, spec.log_days, where)
-        function = Resource(
-            stack,
-            "function",
-            "tencentcloud_scf_function",
-            {
-                "name": name,
-                "description": "keyturn turns what is due.",  # letters, digits, commas and periods are all it takes
-                "namespace": _NAMESPACE,
-                "func_type": "Event",
-                "role": role.get_string_attribute("name"),
-                "zip_file": asset(stack, "function-archive", spec.archive, built_by="make scf"),
-                "handler": _HANDLER,
-                "runtime": _runtime(spec, where),
-                "timeout": spec.timeout,
-                "mem_size": spec.memory,
-                "layers": self._layers(where),
-                "environment": {variable: literal(value) for variable, value in self._variables(spec).items()},
-                **self._network(spec, where),
-                **log,
-                "async_run_enable": "FALSE",
-                "tags": self._tags({}),
-            },
-            where=where,
-            after=attached,
-        )
-        self._timers(stack, spec, function, where)
+        function = CloudFunction(self.region, name, self._tags({}), self.vpc, self.python_layer)
+        function.declare(stack, spec, role.get_string_attribute("name"), attached, where)
 
     def rotated_by_store(self, stack: Stack, name: str, days: int, where: Where) -> None:
         del stack, days
@@ -382,96 +352,6 @@ class TencentCloud(FunctionVendor, ConfigVendor):
             raise DeclarationError(f"{where}: the signing keys of {issuer} are not public keys alone", remedy)
         return text
 
-    def _log(self, stack: Stack, days: int, where: Where) -> dict[str, Any]:
-        """Where the function's output is kept, as arguments of the function."""
-        named = {"logset_name": f"keyturn-{self.environment}", "tags": self._tags({})}
-        logset = Resource(stack, "function-logs", "tencentcloud_cls_logset", named, where=where)
-        kept = {
-            "logset_id": logset.get_string_attribute("id"),
-            "topic_name": "function",
-            "period": days,
-            "tags": self._tags({}),
-        }
-        topic = Resource(stack, "function-log", "tencentcloud_cls_topic", kept, where=where)
-        return {"cls_logset_id": kept["logset_id"], "cls_topic_id": topic.get_string_attribute("id")}
-
-    def _layers(self, where: Where) -> list[dict[str, Any]]:
-        if self.python_layer is None:
-            raise DeclarationError(
-                f"{where}: SCF has no Python that is new enough, and no layer brings one",
-                "Make a layer with /opt/python/bin/python3, and name it as python_layer at TencentCloud(…).",
-            )
-        name, version = self.python_layer
-        return [{"layer_name": name, "layer_version": version}]
-
-    def _variables(self, spec: FunctionSpec) -> dict[str, str]:
-        """With the way to the journal, for COS speaks S3's language."""
-        cos = f"https://cos.{self.region}.myqcloud.com"
-        return {**spec.variables, "AWS_ENDPOINT_URL_S3": cos, "AWS_DEFAULT_REGION": self.region}
-
-    def _network(self, spec: FunctionSpec, where: Where) -> dict[str, Any]:
-        """The function's network. It needs the public one too, for the cloud's own APIs and the pipeline."""
-        public = {"enable_public_net": True, "enable_eip_config": False}
-        if spec.security_groups:
-            raise DeclarationError(f"{where}: SCF puts functions in no security groups")
-        if not spec.subnets:
-            return public
-        if len(spec.subnets) != 1 or self.vpc is None:
-            raise DeclarationError(
-                f"{where}: SCF puts a function in one subnet, of a network that must be named",
-                "Name one of subnets, and its vpc at TencentCloud(…) in stacks/environments.py.",
-            )
-        return {**public, "vpc_id": self.vpc, "subnet_id": spec.subnets[0]}
-
-    def _timers(self, stack: Stack, spec: FunctionSpec, function: Resource, where: Where) -> None:
-        """One timer asks ``every`` so often; a cron without jitter has one of its own besides, for its very moment."""
-        timers: dict[str, str] = {}
-        if spec.every is not None:
-            timers["due"] = scf_timer.every(spec.every)
-        for firing in spec.firings:
-            try:
-                timer = scf_timer.at(firing.cron, firing.timezone)
-            except ValueError as error:
-                raise DeclarationError(
-                    f"{firing.where}: SCF has no timer for the cron {firing.cron!r} in {firing.timezone}: {error}",
-                    "Say it in Asia/Shanghai, or declare an interval (every) with windows.",
-                ) from error
-            timers[f"due-{hashlib.sha256(timer.encode()).hexdigest()[:8]}"] = timer
-        for name, timer in timers.items():
-            Resource(
-                stack,
-                name,
-                "tencentcloud_scf_trigger",
-                {
-                    "function_name": function.get_string_attribute("name"),
-                    "namespace": _NAMESPACE,
-                    "trigger_name": name,
-                    "type": "timer",
-                    "trigger_desc": timer,
-                    "qualifier": "$LATEST",
-                    "enable": "OPEN",
-                    "description": "keyturn: asks what is due",
-                },
-                where=where,
-            )
-        if spec.every is not None:
-            self._no_old_ticks(stack, int(spec.every.total_seconds()), function, where)
-
-    def _no_old_ticks(self, stack: Stack, seconds: int, function: Resource, where: Where) -> None:
-        """A tick that failed is not tried again, and one that waited too long is dropped: the next one does as well.
-        SCF's own way is two more tries, and to keep it for six hours."""
-        Resource(
-            stack,
-            "function-ticks",
-            "tencentcloud_scf_function_event_invoke_config",
-            {
-                "function_name": function.get_string_attribute("name"),
-                "namespace": _NAMESPACE,
-                "async_trigger_config": {"retry_config": [{"retry_num": 0}], "msg_ttl": seconds},
-            },
-            where=where,
-        )
-
 
 def _named(kind: Plugin, option: str, names: re.Pattern[str], what: str) -> str:
     """A name in an option. It becomes a part of a policy, so it must stand for nothing but itself."""
@@ -495,20 +375,6 @@ def _looked_up(
         one = f'${{[for one in {answer} : one.{field_} if one.{attribute} == "{value}"][0]}}'
         stack.add_override(f"locals.{construct}", one)
     return f"${{local.{construct}}}"
-
-
-def _runtime(spec: FunctionSpec, where: Where) -> str:
-    """Refuses what SCF does not have, and what keyturn does not run on."""
-    if spec.runtime != _RUNTIME:
-        raise DeclarationError(
-            f"{where}: {spec.runtime} is no runtime of SCF for a program that needs Python 3.11",
-            f'Declare the trigger with runtime="{_RUNTIME}" and the archive that `make scf` builds.',
-        )
-    if spec.architecture != "x86_64":
-        raise DeclarationError(f"{where}: SCF runs functions on x86_64, not on {spec.architecture}")
-    if spec.memory % 128:
-        raise DeclarationError(f"{where}: SCF gives memory in steps of 128 MB, not {spec.memory} MB")
-    return spec.runtime
 
 
 def _fits(name: str, most: int, what: str) -> None:
