@@ -208,17 +208,7 @@ class Kms(Service):
             materials=[_material()],
         )
         self._put(key)
-        return {
-            "KeyId": key.id,
-            "Alias": key.alias,
-            "CreateTime": key.created,
-            "Description": key.description,
-            "KeyState": key.state,
-            "KeyUsage": "ENCRYPT_DECRYPT",
-            "TagCode": 0,
-            "TagMsg": "",
-            "HsmClusterId": "",
-        }
+        return {**_described(key), "TagCode": 0, "TagMsg": ""}
 
     @action()
     def describe_key(self, call: Call, asked: OfKey) -> Fields:
@@ -438,7 +428,8 @@ def _seal(key: Key, plaintext: bytes, context: str) -> str:
     return base64.b64encode(header + nonce + sealed).decode()
 
 
-def _metadata(key: Key) -> Fields:
+def _described(key: Key) -> Fields:
+    """What CreateKey answers with, and the others too."""
     return {
         "KeyId": key.id,
         "Alias": key.alias,
@@ -446,6 +437,13 @@ def _metadata(key: Key) -> Fields:
         "Description": key.description,
         "KeyState": key.state,
         "KeyUsage": "ENCRYPT_DECRYPT",
+        "HsmClusterId": "",
+    }
+
+
+def _metadata(key: Key) -> Fields:
+    return {
+        **_described(key),
         "Type": 2,
         "CreatorUin": int(key.creator),
         "CreatorUinString": key.creator,
@@ -456,7 +454,6 @@ def _metadata(key: Key) -> Fields:
         "Origin": "TENCENT_KMS",
         "ValidTo": 0,
         "ResourceId": f"creatorUin/{key.creator}/{key.id}",
-        "HsmClusterId": "",
         "RotateDays": key.days,
         "LastRotateTime": key.rotated,
         "IsSyncReplica": 0,
