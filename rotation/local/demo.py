@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import boto3
@@ -28,7 +29,7 @@ from rotation.local.embedded import embedded, names
 from rotation.local.embedded.local import Local
 from rotation.local.leaks import Leaks
 from rotation.local.load import Load, Probe
-from rotation.local.plants_mysql import AnyPlants, plants_of
+from rotation.local.plants import Plants, plants_of
 from rotation.model import Ring
 from rotation.settings import find_project
 
@@ -75,6 +76,8 @@ class Demo:
             code = child.wait(LIMIT)
         if code not in expected:
             raise Broken(f"keyturn {' '.join(arguments)} ended with {code}, not {' or '.join(map(str, expected))}")
+        if arguments[0] == "rotate":
+            self._leaks.learn()  # now, for not every store keeps what is retired
         return text
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -110,6 +113,11 @@ class Demo:
             raise Broken(f"cdktf deploy ended with {done.returncode}")
         self.say(f"  deployed: {', '.join(stacks)}")
 
+    @cached_property
+    def _leaks(self) -> Leaks:
+        """Once the environment is declared. It knows every value that its store held after a rotation."""
+        return Leaks(self.project, self.environment)
+
     def _stacks(self) -> tuple[str, ...]:
         return tuple(f"{part}-{self.environment}" for part in embedded(self.environment).deployed)
 
@@ -142,7 +150,7 @@ class Demo:
         self.expect(after > before, f"the application went from generation {before} to {after} without a restart")
         self.expect(load.failed() == failed, f"no query failed ({load.queries()} so far)")
 
-    def missing_grant(self, load: Load, plants: AnyPlants) -> None:
+    def missing_grant(self, load: Load, plants: Plants) -> None:
         self.title("(b) the new login lacks a grant that somebody gave to the old one by hand")
         with plants.grant_to_one_user_only():
             before, failed = load.pins(SECRET), load.failed()
@@ -151,7 +159,7 @@ class Demo:
         self.expect(load.pins(SECRET) == before, "no ring ever saw the candidate")
         self.expect(load.failed() == failed, "no query failed")
 
-    def bad_under_the_application(self, load: Load, plants: AnyPlants) -> None:
+    def bad_under_the_application(self, load: Load, plants: Plants) -> None:
         self.title(f"(c) the new login breaks only under the application: {plants.rule} names the old one")
         with plants.policy_for_one_user():
             before = load.generation(Ring.STABLE, SECRET)
@@ -206,7 +214,7 @@ class Demo:
         self.keyturn("retire", "--wait", "0", expect=(0, 3))
         self.keyturn("retire")
 
-    def drift(self, load: Load, plants: AnyPlants) -> None:
+    def drift(self, load: Load, plants: Plants) -> None:
         self.title("(g) drift of each of the four kinds: found, put right, and gone")
         failed = load.failed()
         planted = self._plant_drift(plants)
@@ -218,7 +226,7 @@ class Demo:
         self.keyturn("drift")
         self.expect(load.await_traffic() and load.failed() == failed, "no query failed")
 
-    def _plant_drift(self, plants: AnyPlants) -> dict[str, str]:
+    def _plant_drift(self, plants: Plants) -> dict[str, str]:
         """Four mishaps, each with the address of what it leaves behind."""
         key = "orders-api/stable.yaml"
         rendered = f"stacks/config/rendered/{self.environment}/{{}}/orders-api.yaml"
@@ -230,6 +238,7 @@ class Demo:
             self._follow(child, until=lambda line: "is in the store, pending" in line)
             os.kill(child.pid, signal.SIGKILL)
         self.say("  … killed with SIGKILL")
+        self._leaks.learn()
         login = plants.let_in_again()
         edited = self.project / rendered.format(Ring.CANARY)
         edited.write_text(f"{edited.read_text(encoding='utf-8')}# by hand\n", encoding="utf-8")
@@ -254,8 +263,7 @@ class Demo:
     def leaks(self) -> None:
         self.title("no value is anywhere but in its store")
         self.keyturn("plan", SECRET, "--out", ".keyturn/demo.plan.json", expect=2)
-        leaks = Leaks(self.project, self.environment)
-        report = leaks.search(self.transcript)
+        report = self._leaks.search(self.transcript)
         (self.project / ".keyturn" / "demo.plan.json").unlink()
         self.expect(not report.found, f"{report.values} values looked for in {report.places} places: {report.kinds}")
         for place in report.found:

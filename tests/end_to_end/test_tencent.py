@@ -17,7 +17,7 @@ from rotation.local import environment, mariadb
 from rotation.local.embedded.local_tencent import REGION, SIGNATURE_LIFE
 from rotation.local.leaks import Leaks
 from rotation.local.load import Load
-from rotation.local.plants_mysql import plants_of
+from rotation.local.plants import plants_of
 from rotation.local.tencent_environment import runner_key
 from rotation.local.tencent_function import GENERATION, Receipts
 from rotation.manifest import Manifest
@@ -79,7 +79,7 @@ def test_a_killed_rotation_is_finished_under_load_and_what_it_replaced_is_kept_w
     previous = kill_a_rotation_and_finish_it(project, ENVIRONMENT)
     printed = project.run("retire", SECRET).stdout
     promoted, retired = (_when(act, "".join(project.transcript)) for act in ("promote", "retire"))
-    assert (retired - promoted) % timedelta(days=1) >= timedelta(seconds=3 * SIGNATURE_LIFE - 1), printed
+    assert (retired - promoted) % timedelta(days=1) >= timedelta(seconds=4 * SIGNATURE_LIFE - 1), printed
     assert project.status()["previous"] is None
     assert f"g{previous:010}" not in _versions(project, STORED_AS)
 
