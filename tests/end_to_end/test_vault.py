@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import hvac
 import pytest
 
 from rotation.local import openbao
-from rotation.local.demo import Demo
+from rotation.local.demo import Broken, Demo
 from rotation.local.demo_certificate import certificate_rotation
+from rotation.local.embedded import embedded
 from rotation.local.leaks import Leaks
 from rotation.local.load import Load
 from rotation.local.vault_environment import ADMINISTRATOR, APPLICATION_TOKEN, MOUNT, RUNNER_TOKEN
+from rotation.manifest import Manifest
 from rotation.model import Ring
 from tests.fixtures.children import told_by_a_rotation
 from tests.fixtures.embedded import kill_a_rotation_and_finish_it, running_on
@@ -40,6 +43,13 @@ def leaks(on_vault: Project, monkeypatch: pytest.MonkeyPatch) -> Leaks:
 
 def _client(project: Project, token: str) -> hvac.Client:
     return hvac.Client(project.variables["VAULT_ADDR"], token=token, timeout=30)
+
+
+def _private_keys(project: Project) -> set[str]:
+    """Of the certificates that the store holds now."""
+    manifest = Manifest.load(project.path, ENVIRONMENT)
+    texts = embedded(ENVIRONMENT).values(project.path, manifest)
+    return {json.loads(text)["private_key"] for text in texts if '"private_key"' in text}
 
 
 def test_a_killed_rotation_is_finished_under_load_without_a_failed_query(on_vault: Project) -> None:
@@ -74,14 +84,23 @@ def test_a_server_that_is_sealed_under_a_rotation_is_named_and_nothing_is_lost(o
 
 
 def test_the_demo_s_own_parts_hold(on_vault: Project) -> None:
-    """A certificate under live clients, and a key whose old material opens nothing any more."""
+    """A certificate under live clients, a key whose old material opens nothing any more, and a search that also knows
+    the certificate's old key, which OpenBao has forgotten."""
     on_vault.run("retire")
+    planted = on_vault.path / ".keyturn/journal/planted"
     with pytest.MonkeyPatch.context() as patched:
         on_vault.enter(patched)
         patched.chdir(on_vault.path)
-        demo = Demo(on_vault.path, ENVIRONMENT)
+        demo, before = Demo(on_vault.path, ENVIRONMENT), _private_keys(on_vault)
         certificate_rotation(demo)
         demo.key_rotation(Load(on_vault.path, ENVIRONMENT))
+        (forgotten,) = before - _private_keys(on_vault)
+        planted.write_text(forgotten)
+        try:
+            with pytest.raises(Broken, match="values looked for"):
+                demo.leaks()
+        finally:
+            planted.unlink()
     on_vault.transcript.extend(demo.transcript)
 
 
