@@ -103,10 +103,7 @@ class OfflineJournal(Journal):
 
     def require_lease(self, secret: str) -> None:
         """Nobody can tell who else is at work."""
-        raise JournalError(
-            f"{secret} can be promoted under a lease only, and the bucket of the journal could not be reached",
-            "Check that the bucket can be reached from here, then run the command again: it resumes.",
-        )
+        raise _without_lease(secret)
 
     def close(self) -> None:
         super().close()
@@ -135,6 +132,7 @@ class BucketJournal(Journal):
         self._damaged: bytes | None = None
         self._lease = EnvironmentLease(bucket, environment, self.owner)
         self._leased = False
+        self._began_with_lease = False
         self._problem: KeyturnError | None = None
         self._stop = threading.Event()
         self._news = threading.Event()
@@ -160,8 +158,12 @@ class BucketJournal(Journal):
         yield
 
     def require_lease(self, secret: str) -> None:
-        """As every journal's: it is the environment's lease that counts, as it is in the bucket now."""
-        del secret
+        """As every journal's: it is the environment's lease that counts, as it is in the bucket now.
+
+        One that could be taken only later does not: others may have gone on since this run looked around.
+        """
+        if self._leased and not self._began_with_lease:
+            raise _without_lease(secret)
         self._lease.require()
 
     def holders(self) -> dict[str, bool]:
@@ -240,6 +242,7 @@ class BucketJournal(Journal):
             stored = self._bucket.read(self._name)
             if (stored.etag if stored else None) != self._etag:
                 self._take_over(stored)
+            self._began_with_lease = True
             self._send_leftovers()
         except UNREACHABLE as error:
             self._cannot_write(error)
@@ -366,6 +369,13 @@ def _send_beside(bucket: Bucket, environment: str, path: Path, warn: Warn, *, pa
     warn(
         f"the trail of a run that could not reach the journal was in {path}",
         f"It is kept as {bucket.url(name)} now; the journal itself does not have it.",
+    )
+
+
+def _without_lease(secret: str) -> JournalError:
+    return JournalError(
+        f"{secret} can be promoted under a lease only, and the bucket of the journal could not be reached",
+        "Check that the bucket can be reached from here, then run the command again: it resumes.",
     )
 
 

@@ -68,7 +68,7 @@ class SecretStore(ABC):
 class PromotesUnderLease(ABC):
     """A store whose server overwrites what is current without comparing it. What makes that safe lies around it:
 
-    1. Who overwrites holds the secret's lease in the journal.
+    1. Who overwrites holds the secret's lease in the journal, and has held it since before it looked.
     2. It takes the time first, then checks the lease, then signs the request with that time. The server refuses a
        request that is too old, so one that was held up in the runner or in the network dies like an old lease does.
     3. What was sent is read back; where the answer was lost, what is there is looked at before it is sent again.
@@ -81,6 +81,8 @@ class PromotesUnderLease(ABC):
     what this runner sent since, and that is what is current. A lost journal knows of no request: then the time counts
     from when this one first saw what is current, and who still works with the lost one finds that it has no lease.
     A rejected candidate needs no such wait: its promotion was never sent, as only one decision about it can be made.
+
+    ``settle`` is as long as a request can be on its way, and as much more as the clocks of two runners can be apart.
     """
 
     settle: timedelta

@@ -276,6 +276,21 @@ def test_the_lease_in_the_bucket_is_what_can_be_shown(world: World) -> None:
                 journal.require_lease(SECRET)
 
 
+def test_a_lease_that_is_got_only_on_the_way_promotes_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others may have been at work since this run began, and it has not looked at what they did."""
+    monkeypatch.setattr(environment_lease, "RENEWAL", timedelta(seconds=0.2))
+    with world.open() as journal:
+        world.deny_writes()
+        with journal.lease([SECRET]):
+            world.api.clear_faults()
+            deadline = time.monotonic() + 20
+            while "local.lease.json" not in world.names():
+                assert time.monotonic() < deadline, "the lease is not taken"
+                time.sleep(0.1)
+            with pytest.raises(JournalError, match="under a lease only"):
+                journal.require_lease(SECRET)
+
+
 def test_a_brief_lease_is_waited_for(world: World) -> None:
     looking = EnvironmentLease(Bucket(world.url), "local", "looking")
     looking.take(brief=True)
