@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rotation.custody import Custody
-from rotation.errors import TargetError, UsageError
+from rotation.errors import Conflict, TargetError, UsageError
 from rotation.journal import Journal
 from rotation.manifest import Secret
 from rotation.model import Acceptance, Act, StoreView
@@ -15,7 +15,7 @@ def adopt(secret: Secret, view: StoreView, plugins: Plugins, custody: Custody, j
     """Make the foreign current version a generation and return its number; the target is asked and not changed.
 
     Raises :class:`UsageError` where there is nothing to adopt, :class:`TargetError` where the target does not accept
-    the value. Running it again goes on where an earlier run died.
+    the value, :class:`Conflict` where it is another one by now. Running it again goes on where an earlier run died.
     """
     if view.current is None:
         raise UsageError(
@@ -37,6 +37,9 @@ def adopt(secret: Secret, view: StoreView, plugins: Plugins, custody: Custody, j
     generation = max(view.highest, journal.highest(secret.name)) + 1
     intent = journal.intend(secret.name, generation, Act.STAGE)
     custody.stage(secret, generation, found.value)
+    # A store may have one name for whatever is current, so what it compares does not tell two foreign values apart.
+    if custody.read(secret, view.current).value != found.value:
+        raise Conflict(f"somebody else has changed the current value of {secret.name} while it was adopted")
     store = under_lease(plugins.store(secret), lambda: journal.require_lease(secret.name))
     store.promote(secret.stored_as, generation, view.current)
     journal.note(secret.name, "promoted", generation)

@@ -15,7 +15,8 @@ from rotation.stores import TokenStaging
 class Custody:
     """Credentials of one environment's secrets, in clear in memory only.
 
-    A version never changes, so it is read once; the credential is kept for as long as this object.
+    A generation's version never changes, so it is read once; the credential is kept for as long as this object. A
+    foreign version may be overwritten in place, so it is read each time.
     """
 
     def __init__(self, manifest: Manifest, plugins: Plugins) -> None:
@@ -28,7 +29,9 @@ class Custody:
         kept = self._read.get((secret.name, version.version_id))
         if kept is None:
             stored = self._plugins.store(secret).read(secret.stored_as, version)
-            kept = self._read[secret.name, version.version_id] = self._open(secret, version.generation or 0, stored)
+            kept = self._open(secret, version.generation or 0, stored)
+            if version.generation is not None:
+                self._read[secret.name, version.version_id] = kept
         return kept
 
     def stage(self, secret: Secret, generation: int, value: SecretValue) -> Credential:
