@@ -1,6 +1,6 @@
 """Real credential kinds in Tencent Cloud's store, on the emulated cloud, with a runner that dies at every act.
 
-The store waits for 900 s before anything is retired. The clock of the runner, by which it signs as well, is the
+The store waits for 1200 s before anything is retired. The clock of the runner, by which it signs as well, is the
 emulated cloud's, and is moved.
 """
 

@@ -17,8 +17,8 @@ import pytest
 
 from rotation import decide, engine, rekey
 from rotation.adopt import adopt
-from rotation.engine import Request
-from rotation.errors import KeyturnError, LeaseHeld
+from rotation.engine import Purpose, Request
+from rotation.errors import Conflict, KeyturnError, LeaseHeld
 from rotation.journal import LEASE, Journal
 from rotation.local.tencent.wire import Request as Signed
 from rotation.model import Version
@@ -113,12 +113,31 @@ def test_what_arrives_after_the_last_look_is_seen_before_the_old_one_is_revoked(
             if (runner, call, side) == ("retiring", "target.usage", "before") and late:
                 world.hook = no_hook
                 world.deliver()
-                world.stall(runner, 500)
+                world.stall(runner, 800)
 
         world.hook = hang
         world.run(RETIRE, "retiring")
         assert world.hook is no_hook
         assert not world.in_flight
+        end_well(world)
+        assert world.slot.current == 3
+
+
+def test_the_clocks_of_three_machines_may_each_be_as_wrong_as_the_cloud_lets_them(tmp_path: Path) -> None:
+    """What the first one sent is good for longest, the second one's note is of too early a time, and the third one,
+    which is to retire what the first was about to promote, believes that it is later than it is."""
+    with begun(tmp_path) as world:
+        world.now += timedelta(hours=1)  # since the first generation was made
+        loses_its_promotion(world)
+        sent_at = world.now
+        world.skew |= {"other": -AHEAD, "retiring": AHEAD}
+        others_go_on(world, (ROTATE, ROLL_BACK))
+        while (kept := "g0000000002" in world.emulated.values(STORED_AS)) and world.now - sent_at < PATIENT:
+            world.now += BEYOND_THE_LEASE
+            world.run(Request(Purpose.RETIRE), "retiring")
+        assert not kept
+        world.deliver()
+        world.skew.clear()
         end_well(world)
         assert world.slot.current == 3
 
@@ -289,10 +308,39 @@ def test_what_others_made_current_is_adopted_without_being_sent_again(tmp_path: 
         assert world.slot.current == 2
 
 
+def test_what_others_make_current_while_it_is_adopted_is_not_overwritten(tmp_path: Path) -> None:
+    """SSM has one name for whatever is current, so the second foreign value looks like the first."""
+    with begun(tmp_path) as world:
+
+        def overwrite(password: str) -> None:
+            world.principals["a"].password = password
+            value = json.dumps({"username": "a", "password": password})
+            world.emulated.ask("UpdateSecret", SecretName=STORED_AS, VersionId=CURRENT, SecretString=value)
+
+        def meanwhile(runner: str, call: str, side: Side) -> None:
+            if (runner, call, side) == ("runner", "ssm.PutSecretValue", "before"):
+                world.hook = no_hook
+                overwrite("second")
+
+        overwrite("first")
+        runner, secret = world.engine(), world.secret()
+        view = runner.observer.stored([secret], fresh=True)[secret.name]
+        world.hook = meanwhile
+        with runner.journal.lease([secret.name]):
+            with pytest.raises(Conflict, match="somebody else has changed"):
+                adopt(secret, view, runner.plugins, runner.custody, runner.journal)
+            assert json.loads(world.emulated.values(STORED_AS)[CURRENT])["password"] == "second"
+            view = runner.observer.stored([secret], fresh=True)[secret.name]
+            assert adopt(secret, view, runner.plugins, runner.custody, runner.journal) == 3
+        runner.journal.close()
+        end_well(world)
+        assert world.slot.current == 3
+
+
 def test_a_keys_older_material_is_kept_while_an_older_envelope_could_arrive(tmp_path: Path) -> None:
     with begun(tmp_path) as world:
         runner, secret = world.engine(), world.secret()
         view = runner.observer.stored([secret], fresh=True)[secret.name]
         assert view.changed_at is not None
-        assert rekey._end_of_grace(secret, view, runner.plugins) == view.changed_at + timedelta(seconds=900)
+        assert rekey._end_of_grace(secret, view, runner.plugins) == view.changed_at + timedelta(seconds=1200)
         runner.journal.close()

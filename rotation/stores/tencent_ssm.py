@@ -211,9 +211,10 @@ class TencentSsm(SecretStore, Rewrapping, PromotesUnderLease):
     def __init__(self, options: Mapping[str, Any], cloud: Cloud | None = None) -> None:
         parsed = parse(_Options, options, plugin="tencent_ssm")
         self._value_bytes = parsed.value_bytes
-        # A request lives for 300 s after the time that it is signed with, which may be 300 s ahead; and as much to
-        # spare. https://www.tencentcloud.com/document/api/1105/50207
-        self.settle = 3 * timedelta(seconds=parsed.signature_life)
+        # A request lives for 300 s after the time that it is signed with, which may be 300 s ahead. The wait begins by
+        # the clock of one runner, and ends by that of another: they may be 600 s apart, as the cloud takes what is
+        # signed 300 s before or after its own time. https://www.tencentcloud.com/document/api/1105/50207
+        self.settle = 4 * timedelta(seconds=parsed.signature_life)
         self._cloud = cloud or connect(parsed)
         self._seen: dict[str, int] = {}  # the highest generation that was ever seen here, by name
         self._holds: Callable[[], None] = _nobody

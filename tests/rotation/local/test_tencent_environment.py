@@ -76,9 +76,9 @@ def test_only_a_server_on_this_machine_has_signatures_that_live_shorter(endpoint
     options = {"region": "ap-guangzhou", "signature_life": SIGNATURE_LIFE}
     with pytest.raises(DeclarationError, match="signature_life can be shortened only for a server on this machine"):
         TencentSsm(options | ({"endpoint": endpoint} if endpoint else {}))
-    assert TencentSsm({"region": "ap-guangzhou"}).settle.total_seconds() == 900
+    assert TencentSsm({"region": "ap-guangzhou"}).settle.total_seconds() == 1200
     here = TencentSsm({**options, "endpoint": "http://127.0.0.1:4577"})
-    assert here.settle.total_seconds() == 3 * SIGNATURE_LIFE
+    assert here.settle.total_seconds() == 4 * SIGNATURE_LIFE
 
 
 def test_mariadb_is_there_where_both_of_its_programs_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
