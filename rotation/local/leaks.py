@@ -21,7 +21,7 @@ from rotation.manifest import Manifest
 
 SHORTEST = 8  # characters: what is shorter would be found by chance
 _SERVERS = ("aws", "mariadb", "openbao", "postgresql", "tencent")  # with folders of their own
-_SENSITIVE = ("password", "Password", "secret_id", "ciphertext", "wrapped")  # fields of a value
+_SENSITIVE = ("password", "Password", "secret_id", "SecretKey", "ciphertext", "wrapped")  # fields of a value
 _AUDIT = Path("local", "openbao", "audit.log")
 
 
