@@ -481,8 +481,11 @@ def _decision(name: str, text: str) -> _Decision:
     try:
         return _Decision(text)
     except ValueError:
-        what = f"what was decided about a generation of the secret {name} was altered"
-        raise StoreError(what, f"Delete its version g….{_DECIDED[1:]} if nobody works on it, then run again.") from None
+        # Not to be deleted: that would let a generation be rejected whose promotion may still be on its way.
+        raise StoreError(
+            f"what was decided about a generation of the secret {name} was altered",
+            f"Put {' or '.join(_Decision)} back into its version g…{_DECIDED} (see `keyturn audit`), then run again.",
+        ) from None
 
 
 def _text(name: str, value: bytes) -> str:

@@ -127,8 +127,11 @@ class TestWhatIsSpecial(Harness):
         store, name = self.open(), self.slot()
         rejected(store, name, 1)
         self.emulated.ask("UpdateSecret", SecretName=name, VersionId="g0000000001.decided", SecretString="perhaps")
-        with pytest.raises(StoreError, match="altered"):
+        with pytest.raises(StoreError, match="altered") as refused:
             store.observe([name])
+        assert "Put promoting or rejected back into its version g….decided" in refused.value.remedy
+        self.emulated.ask("UpdateSecret", SecretName=name, VersionId="g0000000001.decided", SecretString="rejected")
+        assert self.shape(name) == Shape(current=None, pending=1, previous=None, rejected=True, revision=0)
 
     def test_a_secret_with_as_many_versions_as_ssm_keeps_says_so(self) -> None:
         store, name = self.open(), self.slot()
