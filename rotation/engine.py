@@ -198,10 +198,11 @@ class _Run:
 
     def _scene(self) -> Scene:
         """The stores are asked for the neighbours too: secrets that share a consumer share its configuration."""
+        highest = {name: self._journal.highest(name) for name in self._live}
         pins = self._engine.rollout.pins()
         stored = self._engine.observer.stored(self._engine.manifest.neighbours(self._live), fresh=True)
         self._engine.rollout.check(pins, stored, self._deployed)
-        return Scene(stored, pins, self._deployed)
+        return Scene(stored, pins, self._deployed, highest)
 
     def _look_at_deployment(self) -> None:
         self._deployed = self._engine.observer.deployed(self._live.values())

@@ -40,11 +40,16 @@ Deployed = Mapping[Place, Mapping[str, int]]
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What one look at the environment found that is not one secret's own."""
+    """What one look at the environment found that is not one secret's own.
+
+    ``highest`` are the highest generations that the journal knew before the stores were asked. Known later, one could
+    be newer than what was seen as current: then a value would be staged that was made for a login that is in use.
+    """
 
     stored: Mapping[str, StoreView]
     pins: Pins
     deployed: Deployed
+    highest: Mapping[str, int]
 
 
 class Observer:
@@ -140,7 +145,7 @@ class Observer:
             carries=rotation is not None and rotation.carries is not None,
             retire=retire,
             outside=outside,
-            highest=self._journal.highest(secret.name),
+            highest=scene.highest[secret.name],
             installs=self._journal.count(secret.name, candidate, Act.INSTALL) if candidate is not None else 0,
             tested=None if tested is None else not tested.detail,
             lacks=tuple(tested.detail.splitlines()) if tested else (),

@@ -187,6 +187,22 @@ def test_without_any_one_of_the_rules_consumers_read_what_the_target_denies(
         story(tmp_path)
 
 
+def test_who_was_held_up_between_store_and_journal_makes_no_value_for_a_login_in_use(tmp_path: Path) -> None:
+    """What it saw in the store is of before the other one's rotation, and the journal's number of after it."""
+    with begun(tmp_path) as world:
+        probe = iter(["before the rotation is opened"])
+
+        def sleep(runner: str, call: str, side: Side) -> None:
+            if (runner, call, side) == ("sleeper", "target.check", "after") and next(probe, None) is None:
+                world.hook = no_hook
+                others_go_on(world, (ROTATE,))
+
+        world.hook = sleep
+        with suppress(KeyturnError):
+            world.run(ROTATE, "sleeper")
+        end_well(world)
+
+
 # Everywhere
 
 
