@@ -91,7 +91,7 @@ def test_drift_is_one_issue_that_is_closed_when_it_is_gone(pipeline: Pipeline) -
         workflows.commit("Declared, and not deployed")
         _succeeded(workflows.run("drift", "schedule"))
         (issue,) = pipeline.github.of("issues")
-        assert (issue["title"], issue["state"]) == ("Drift in secrets-local", state)
+        assert (issue["title"], issue["state"]) == ("Drift in secrets-local", state), issue["body"]
 
 
 def test_a_forks_pull_request_is_reviewed_without_credentials_and_without_a_word_to_github(pipeline: Pipeline) -> None:
