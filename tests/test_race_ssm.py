@@ -215,20 +215,19 @@ def calls_of(request: Request) -> list[tuple[str, Side]]:
     return seen
 
 
-READING = ("ssm.GetSecretValue", "ssm.ListSecretVersionIds: sent", "target.usage")
-
-
 def pauses(calls: Sequence[tuple[str, Side]]) -> list[int]:
-    """The numbers of the calls at which a pause can make a difference. Between the reads of one look nothing is
-    changed: the first of them stands for all, and it does not matter whether it is held up here or on its way."""
-    return [n for n, (call, side) in enumerate(calls) if side == "before" and not call.startswith(READING)]
+    """The numbers of all calls, each before it is sent and, on the wire, before it is applied."""
+    return [n for n, (_, side) in enumerate(calls) if side == "before"]
 
 
 def changing(calls: Sequence[tuple[str, Side]]) -> list[int]:
-    reading = (*READING, "ssm.ListSecretVersionIds", "target.check", "target.missing", "target.probe")
+    """Those of the calls that change something."""
+    of_target = ("target.check", "target.missing", "target.probe", "target.usage")
+    reading = ("ssm.GetSecretValue", "ssm.ListSecretVersionIds", *of_target)
     return [n for n in pauses(calls) if not calls[n][0].startswith(reading)]
 
 
+@pytest.mark.timeout(900)  # it runs hundreds of rotations
 @pytest.mark.parametrize(
     ("where", "requests"),
     [(pauses, ONWARD), (changing, (ROLL_BACK, ROTATE)), (changing, (ROTATE,))],
