@@ -221,7 +221,7 @@ def _servers(project: Path, endpoints: Endpoints) -> Iterator[Service]:
     from rotation.local.postgresql import await_ready
 
     folder = (project / FOLDER).absolute()
-    yield python_service(folder, "aws", "aws_api", endpoints.aws, "/keyturn/ready", "--folder", str(folder / "aws"))
+    yield python_service(folder, "aws", "aws", endpoints.aws, "/keyturn/ready", "--folder", str(folder / "aws"))
     yield database_service(folder, "postgresql", endpoints.postgresql.port, await_ready)
     for name, place in endpoints.places.items():
         yield from embedded(name).services(folder, place)

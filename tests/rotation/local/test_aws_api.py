@@ -19,8 +19,8 @@ import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
 from werkzeug.test import Client
 
-from rotation.local.aws_api import Application
-from rotation.local.aws_snapshot import Snapshot
+from rotation.local.aws.api import Application
+from rotation.local.aws.snapshot import Snapshot
 from tests.fixtures.aws import AwsApi
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from rotation.local.aws_staging_labels import Versions, deprecated
+from rotation.local.aws.staging_labels import Versions, deprecated
 from tests.fixtures.aws import AwsApi
 
 FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:keyturn"

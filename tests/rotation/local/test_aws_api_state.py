@@ -80,7 +80,7 @@ def test_a_restart_keeps_all_that_was_answered(tmp_path: Path, ending: signal.Si
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
 def test_a_polite_signal_ends_the_server_well(tmp_path: Path, ending: signal.Signals) -> None:
-    command = [sys.executable, "-m", "rotation.local.aws_api", "--port", "0", "--folder", str(tmp_path)]
+    command = [sys.executable, "-m", "rotation.local.aws", "--port", "0", "--folder", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("http://127.0.0.1:")
@@ -90,7 +90,7 @@ def test_a_polite_signal_ends_the_server_well(tmp_path: Path, ending: signal.Sig
 
 
 def test_the_server_ends_with_the_process_that_holds_its_input(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "rotation.local.aws_api", "--port", "0", "--folder", str(tmp_path)]
+    command = [sys.executable, "-m", "rotation.local.aws", "--port", "0", "--folder", str(tmp_path)]
     command.append("--until-input-ends")
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
@@ -149,7 +149,7 @@ def test_the_log_names_operations_and_no_values(tmp_path: Path) -> None:
 
 def test_state_that_cannot_be_read_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "secretsmanager.state").write_bytes(b"torn")
-    command = [sys.executable, "-m", "rotation.local.aws_api", "--port", "0", "--folder", str(tmp_path)]
+    command = [sys.executable, "-m", "rotation.local.aws", "--port", "0", "--folder", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1
     assert "secretsmanager.state cannot be read" in done.stderr
@@ -159,7 +159,7 @@ def test_state_that_cannot_be_read_is_an_error_that_says_what_to_do(tmp_path: Pa
 
 def test_a_taken_port_is_an_error_that_names_it(aws_api: AwsApi, tmp_path: Path) -> None:
     port = aws_api.endpoint.rpartition(":")[2]
-    command = [sys.executable, "-m", "rotation.local.aws_api", "--port", port, "--folder", str(tmp_path)]
+    command = [sys.executable, "-m", "rotation.local.aws", "--port", port, "--folder", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1
     assert f"127.0.0.1:{port}" in done.stderr

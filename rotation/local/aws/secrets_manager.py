@@ -1,7 +1,7 @@
 """Secrets Manager as AWS documents it, on top of moto 5.2.5, which differs where a rotation depends on it.
 
 Each method names the page of the Secrets Manager API reference that it follows. Error texts are AWS's own where they
-are known; none quotes a value. Staging labels: :mod:`rotation.local.aws_staging_labels`.
+are known; none quotes a value. Staging labels: :mod:`rotation.local.aws.staging_labels`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from moto.secretsmanager.models import (
 )
 from moto.secretsmanager.responses import SecretsManagerResponse
 
-from rotation.local.aws_staging_labels import (
+from rotation.local.aws.staging_labels import (
     CURRENT,
     PENDING,
     Versions,

@@ -1,18 +1,17 @@
 """The AWS API of the embedded environment: moto's server with a Secrets Manager and a KMS that behave as documented.
 
-``python -m rotation.local.aws_api --port 4566 --folder DIR`` serves on 127.0.0.1 until SIGTERM or SIGINT, and prints
+``python -m rotation.local.aws --port 4566 --folder DIR`` serves on 127.0.0.1 until SIGTERM or SIGINT, and prints
 its URL once it listens (``--port 0`` takes a free one). State is kept in DIR. Besides AWS's own API it answers:
 
 - ``GET /keyturn/ready``
 - ``GET /keyturn/calls`` ``{"secretsmanager.PutSecretValue": 3, …}``; ``DELETE`` sets the counts to zero
-- ``POST /keyturn/faults`` a :class:`~rotation.local.aws_faults.Fault` as JSON; ``DELETE`` drops those still to come
+- ``POST /keyturn/faults`` a :class:`~rotation.local.aws.faults.Fault` as JSON; ``DELETE`` drops those still to come
 - ``PUT /keyturn/settings`` :class:`Settings` as JSON
 - ``DELETE /keyturn/state`` forgets all data
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
@@ -22,7 +21,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,17 +32,16 @@ from werkzeug.serving import make_server
 from werkzeug.test import run_wsgi_app
 from werkzeug.wrappers import Request, Response
 
-from rotation.errors import KeyturnError
-from rotation.local import aws_kms, aws_secrets_manager
-from rotation.local.aws_faults import Fault, Kind, refusal
-from rotation.local.aws_snapshot import Snapshot
-from rotation.local.aws_wire import Call, clock_error, error, json_answer, read_call
+from rotation.local.aws import kms, secrets_manager
+from rotation.local.aws.faults import Fault, Kind, refusal
+from rotation.local.aws.snapshot import Snapshot
+from rotation.local.aws.wire import Call, clock_error, error, json_answer, read_call
 from rotation.local.fault_queue import FaultQueue
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-_log = logging.getLogger("aws_api")
+_log = logging.getLogger("aws")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +157,8 @@ def serve(port: int, folder: Path, *, until_input_ends: bool = False) -> None:
     Port 0 takes a free one; the URL is printed once the server listens.
     Raises :class:`~rotation.errors.LocalError` for state that cannot be read, OSError for a port that is taken.
     """
-    aws_secrets_manager.install()
-    aws_kms.install()
+    secrets_manager.install()
+    kms.install()
     snapshot = Snapshot(folder)
     snapshot.load()
     application = Application(DomainDispatcherApplication(create_backend_app), snapshot)
@@ -190,25 +188,3 @@ def _at_end_of_input(stop: Callable[[], None]) -> None:
     while os.read(0, 1024):  # sys.stdin has a lock, which the interpreter would want at its end
         pass
     stop()
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m rotation.local.aws_api", description="Serve an AWS API locally.")
-    parser.add_argument("--port", type=int, required=True, help="0 for a free one, which is printed")
-    parser.add_argument("--folder", type=Path, required=True, help="where the state is kept")
-    parser.add_argument("--until-input-ends", action="store_true", help="stop with the process at the other end")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
-    try:
-        serve(options.port, options.folder, until_input_ends=options.until_input_ends)
-    except KeyturnError as problem:
-        _log.error("%s %s", problem, problem.remedy)
-        return 1
-    except OSError as problem:
-        _log.error("cannot serve on 127.0.0.1:%s from %s: %s", options.port, options.folder, problem.strerror)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,7 +9,7 @@ from typing import Any
 
 from werkzeug.wrappers import Response
 
-from rotation.local.aws_wire import Call, error
+from rotation.local.aws.wire import Call, error
 from rotation.local.fault_queue import PlannedFault
 
 

@@ -28,7 +28,7 @@ from moto.s3.utils import _VersionedKeyStore
 from rotation.errors import LocalError
 
 _SUFFIX = ".state"
-_log = logging.getLogger("aws_api")
+_log = logging.getLogger("aws")
 
 
 class Snapshot:
