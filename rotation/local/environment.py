@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +26,10 @@ from rotation.file_lock import held
 from rotation.files import write_atomically
 from rotation.local.embedded import FOLDER, Embedded, Place, Say, embedded, names
 from rotation.local.embedded.local import REGION, Local
+from rotation.local.ports import HOST, free_ports
 from rotation.local.service import Service, database_service, port_of, python_service
 from rotation.model import Ring
 
-HOST = "127.0.0.1"
 APPLICATION = "orders-api"
 
 
@@ -173,7 +172,7 @@ def _load(project: Path) -> Endpoints | None:
 
 
 def _choose(project: Path) -> Endpoints:
-    aws, postgresql, *applications = _free_ports(2 + len(Ring))
+    aws, postgresql, *applications = free_ports(2 + len(Ring))
     endpoints = Endpoints(
         aws=f"http://{HOST}:{aws}",
         postgresql=_Address(host=HOST, port=postgresql),
@@ -184,7 +183,7 @@ def _choose(project: Path) -> Endpoints:
 
 def _with(other: Embedded, project: Path, endpoints: Endpoints) -> Endpoints:
     """With addresses for what another environment has of its own."""
-    server, database, *ports = _free_ports(2 + len(Ring) * (2 if other.has_https else 1))
+    server, database, *ports = free_ports(2 + len(Ring) * (2 if other.has_https else 1))
     own: dict[str, Any] = {"database": "mysql", "database_server": f"{HOST}:{database}"} if other.has_mysql else {}
     place = Place(
         server=f"http://{HOST}:{server}",
@@ -199,15 +198,6 @@ def _kept(project: Path, endpoints: Endpoints) -> Endpoints:
     text = endpoints.model_dump_json(indent=1, exclude_defaults=True)
     write_atomically(project / FOLDER / "endpoints.json", f"{text}\n")
     return endpoints
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now, all different: they are held together while they are chosen."""
-    with ExitStack() as stack:
-        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for listener in listeners:
-            listener.bind((HOST, 0))
-        return [listener.getsockname()[1] for listener in listeners]
 
 
 # ── services ──

@@ -25,7 +25,8 @@ from tests.bench.measure import Command, medians, variables
 from tests.bench.recording import RECORDED, Call, Tape, for_twin, replay, replay_side_by_side, twin
 from tests.bench.report import Figure, Section
 from tests.fixtures.aws import REGION, AwsApi, running_aws_api
-from tests.fixtures.postgresql import free_port, running
+from tests.fixtures.ports import free_port
+from tests.fixtures.postgresql import running
 
 RUNS = 7
 MANY, MANY_RUNS = 100, 2

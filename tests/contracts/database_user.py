@@ -16,7 +16,7 @@ from rotation.errors import TargetError, Unauthorized, Unavailable
 from rotation.model import Acceptance, Credential, Strategy, Usage
 from rotation.secret_value import SecretValue
 from tests.contracts.credential_kind import SECRET, Make, OverlapContract, TargetContract, installed
-from tests.fixtures.postgresql import free_port
+from tests.fixtures.ports import closed_port
 
 KindOf = TypeVar("KindOf", bound=CredentialKind)
 
@@ -112,7 +112,7 @@ class DatabaseUserContract(TurnsContract):
 
     @pytest.fixture
     def unreachable(self, orders: Users[CredentialKind]) -> CredentialKind:
-        return orders.with_administrator(self.strategy, {"port": free_port()})
+        return orders.with_administrator(self.strategy, {"port": closed_port()})
 
     @pytest.fixture
     def unauthorized(self, orders: Users[CredentialKind]) -> CredentialKind:

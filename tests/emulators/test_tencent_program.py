@@ -23,7 +23,7 @@ from tencentcloud.ssm.v20190923.ssm_client import SsmClient
 from rotation.errors import LocalError
 from rotation.local.service import answers_http
 from rotation.local.tencent.embedded import custody
-from tests.fixtures.postgresql import free_port
+from tests.fixtures.ports import free_port
 from tests.fixtures.tencent import REGION, ask, refused
 
 

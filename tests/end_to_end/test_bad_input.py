@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rotation.manifest import Manifest, digest_of_sources
+from tests.fixtures.ports import closed_port
 from tests.fixtures.project import EMPTY, LIMIT, SECRET, TOKEN, Completed, Project, edit
 
 pytestmark = pytest.mark.timeout(600)
@@ -173,13 +173,6 @@ def test_a_value_over_the_limits(project: Project) -> None:
 # Servers
 
 
-def _closed_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @contextmanager
 def administrator(project: Project, **changes: object) -> Iterator[None]:
     """The secret of the database's administrator says something else for a while."""
@@ -193,7 +186,7 @@ def administrator(project: Project, **changes: object) -> Iterator[None]:
 
 
 def test_a_dead_database(project: Project) -> None:
-    with administrator(project, port=_closed_port()):
+    with administrator(project, port=closed_port()):
         refused(project, "rotate", SECRET, what="PostgreSQL at .* cannot be used", remedy="Check that the server runs")
 
 
@@ -244,7 +237,7 @@ def _copy_with_a_dead_store(project: Project, folder: Path) -> Path:
         shutil.copytree(project.path / name, folder / name)
     endpoints = json.loads((project.path / ENDPOINTS).read_text())
     (folder / ENDPOINTS).parent.mkdir(parents=True)
-    (folder / ENDPOINTS).write_text(json.dumps(endpoints | {"aws": f"http://127.0.0.1:{_closed_port()}"}))
+    (folder / ENDPOINTS).write_text(json.dumps(endpoints | {"aws": f"http://127.0.0.1:{closed_port()}"}))
     Manifest.load(project.path, "local").model_copy(update={"sources": digest_of_sources(folder)}).write(folder)
     return folder
 

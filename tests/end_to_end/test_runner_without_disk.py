@@ -13,8 +13,9 @@ import pytest
 
 from rotation.journal import Journal
 from rotation.model import Ring
+from tests.fixtures.ports import closed_port
 from tests.fixtures.project import LIMIT, SECRET, Completed, Project
-from tests.rotation.test_notifications import Webhook, closed_port, webhook
+from tests.rotation.test_notifications import Webhook, webhook
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -31,6 +31,7 @@ from rotation.journal_place import BucketJournal, OfflineJournal, open_journal
 from rotation.model import Act
 from rotation.settings import Settings
 from tests.fixtures.aws import AwsApi
+from tests.fixtures.ports import closed_port
 
 BUCKET = "journals"
 SECRET = "orders/db"
@@ -353,8 +354,7 @@ def unreachable(world: World, how: str, monkeypatch: pytest.MonkeyPatch) -> str:
     if how == "no bucket":
         return "s3://nowhere-to-be-found/x"
     if how == "no server":
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{closed_port()}")
     if how == "no credentials":
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             monkeypatch.delenv(name)

@@ -27,6 +27,7 @@ from rotation.output import Output
 from rotation.session import Session
 from rotation.settings import Notify, Topic
 from rotation.status import SecretStatus
+from tests.fixtures.ports import closed_port
 
 # One of Apprise's own dependencies imports it where it is still there.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
@@ -408,12 +409,6 @@ def _listen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(handler, "emit", lambda record: logged.append(record.getMessage()))
     monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
     return logged
-
-
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def test_an_address_that_is_not_there_is_named_by_its_place(journal: Journal, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from rotation.errors import (
 from rotation.options import parse
 from rotation.tencentcloud import Cloud, Connection, Manner, connect
 from tests.contracts.staging import told_by
-from tests.fixtures.postgresql import free_port
+from tests.fixtures.ports import closed_port
 from tests.fixtures.tencent import TencentCloud
 
 CANARY = "canary-2b7e-should-be-seen-nowhere"
@@ -92,7 +92,7 @@ def test_a_wrong_option_is_named(option: dict[str, Any]) -> None:
 
 
 def test_a_server_that_cannot_be_reached_is_named_also_where_a_value_is_sent(cloud: Cloud) -> None:
-    nowhere = f"http://127.0.0.1:{free_port()}"
+    nowhere = f"http://127.0.0.1:{closed_port()}"
     with pytest.raises(OutcomeUnknown, match=f"could not do it: no answer of {nowhere} came through"):
         put(Cloud(cloud.region, nowhere), "any")
 

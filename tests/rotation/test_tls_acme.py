@@ -34,7 +34,7 @@ from rotation.tls.issuers import Signed
 from tests.contracts.credential_kind import Make, OverlapContract, installed, issued, texts_of
 from tests.fixtures.acme import ACCOUNT, EXTERNAL, HERE, AcmeDirectory
 from tests.fixtures.openbao import Proxy
-from tests.fixtures.postgresql import free_port
+from tests.fixtures.ports import closed_port, free_port
 from tests.fixtures.tls import material, serving, shake_hands
 
 
@@ -382,7 +382,7 @@ def test_what_is_no_directory_is_said(acme: AcmeDirectory, at_once: None) -> Non
 
 def test_a_dead_directory_is_unavailable_and_does_not_touch_what_is_in_use(acme: AcmeDirectory, at_once: None) -> None:
     first = installed(acme.kind(), 1)
-    dead = acme.kind(issuer=acme.issuer(directory=f"http://127.0.0.1:{free_port()}/directory"))
+    dead = acme.kind(issuer=acme.issuer(directory=f"http://127.0.0.1:{closed_port()}/directory"))
     with pytest.raises(Unavailable, match="could not read the ACME directory"):
         dead.issue(first)
     with pytest.raises(Unavailable):

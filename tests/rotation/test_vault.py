@@ -27,7 +27,7 @@ from rotation.stores.vault_kv import VaultKv
 from rotation.vault import Vault, connect
 from tests.contracts.staging import CANARY, promoted, text_of, told_by
 from tests.fixtures.openbao import OpenBao, Proxy, persistent
-from tests.fixtures.postgresql import free_port
+from tests.fixtures.ports import free_port
 from tests.fixtures.tls import Shelf, material, serving
 
 RULES = json.dumps({"path": {"kv-own/*": {"capabilities": ["read", "list"]}}})

@@ -15,7 +15,7 @@ from rotation.model import Acceptance, Credential, Strategy
 from rotation.secret_value import SecretValue
 from tests.contracts.credential_kind import SECRET, Make, OverlapContract, installed, issued, texts_of
 from tests.fixtures.acme import EXTERNAL, AcmeDirectory
-from tests.fixtures.postgresql import free_port
+from tests.fixtures.ports import closed_port
 
 
 class TestAcmeAccount(OverlapContract):
@@ -73,7 +73,7 @@ def test_a_dead_directory_is_unknown_to_check_and_unavailable_to_the_rest(
     acme_directory: AcmeDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rotation.tls.acme.retrying", lambda call: call())
-    kind = acme_directory.account(directory=f"http://127.0.0.1:{free_port()}/directory")
+    kind = acme_directory.account(directory=f"http://127.0.0.1:{closed_port()}/directory")
     first = issued(kind, 1)
     assert kind.check(first) is Acceptance.UNKNOWN
     with pytest.raises(Unavailable):

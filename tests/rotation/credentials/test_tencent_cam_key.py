@@ -19,7 +19,7 @@ from rotation.secret_value import SecretValue
 from rotation.tencentcloud import Cloud
 from tests.contracts.credential_kind import SECRET, Make, OverlapContract, TargetContract, installed, issued, texts_of
 from tests.contracts.staging import ATTEMPTS
-from tests.fixtures.postgresql import free_port
+from tests.fixtures.ports import closed_port
 from tests.fixtures.tencent import REGION, TencentCloud, ask
 
 _DAY = 24 * 60 * 60
@@ -100,7 +100,7 @@ class TestTencentCamKey(TargetContract, OverlapContract):
     @pytest.fixture
     def unreachable(self, robot: Robot, kind: TencentCamKey) -> CredentialKind:
         """Its values come from elsewhere: CAM makes them."""
-        dead = robot.kind(endpoint=f"http://127.0.0.1:{free_port()}")
+        dead = robot.kind(endpoint=f"http://127.0.0.1:{closed_port()}")
         dead.issue = kind.issue  # type: ignore[method-assign]
         return dead
 

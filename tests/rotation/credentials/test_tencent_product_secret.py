@@ -22,7 +22,7 @@ from rotation.secret_value import SecretValue
 from tests.contracts.credential_kind import SECRET, Make, OverlapContract, installed, issued
 from tests.contracts.staging import ATTEMPTS
 from tests.fixtures.mariadb import PLAIN, MysqlDatabase
-from tests.fixtures.postgresql import free_port
+from tests.fixtures.ports import closed_port
 from tests.fixtures.tencent import REGION, TencentCloud, ask
 
 _GRANT = {"PrivilegeName": "GlobalPrivileges", "Privileges": ["SELECT"]}
@@ -227,8 +227,8 @@ def test_open_sessions_are_counted_by_the_account_itself(kind: TencentProductSec
 
 def test_a_server_that_is_not_there_is_unknown(product: Product) -> None:
     first = issued(product.kind(), 1)
-    assert product.kind(port=free_port()).check(first) is Acceptance.UNKNOWN
-    assert product.kind(endpoint=f"http://127.0.0.1:{free_port()}").check(first) is Acceptance.UNKNOWN
+    assert product.kind(port=closed_port()).check(first) is Acceptance.UNKNOWN
+    assert product.kind(endpoint=f"http://127.0.0.1:{closed_port()}").check(first) is Acceptance.UNKNOWN
 
 
 @pytest.mark.parametrize("text", ["", "not json: hunter2", '{"product_secret": ["hunter2"]}'])

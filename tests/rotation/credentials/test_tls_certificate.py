@@ -29,7 +29,7 @@ from rotation.tls import Material
 from rotation.tls.handshake import client_context, problem
 from tests.contracts.credential_kind import SECRET, Make, OverlapContract, installed, issued, texts_of
 from tests.fixtures.openbao import OpenBao, Proxy
-from tests.fixtures.postgresql import free_port
+from tests.fixtures.ports import closed_port
 from tests.fixtures.tls import AUTHORITY, NAMES, Pki, Shelf, material, serving, shake_hands
 
 
@@ -241,7 +241,7 @@ def test_a_dead_server_is_unknown_to_check_and_unavailable_to_the_rest(
     pki: Pki, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = installed(pki.kind(), 1), installed(pki.kind(), 2)
-    dead = pki.kind(issuer=pki.issuer(address=f"http://127.0.0.1:{free_port()}"))
+    dead = pki.kind(issuer=pki.issuer(address=f"http://127.0.0.1:{closed_port()}"))
     monkeypatch.setattr("rotation.vault.retrying", lambda call: call())
     assert dead.check(first) is Acceptance.UNKNOWN
     with pytest.raises(Unavailable):

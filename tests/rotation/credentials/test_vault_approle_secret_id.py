@@ -27,7 +27,7 @@ from rotation.secret_value import SecretValue
 from tests.contracts.crash import NAME, WAIT, CrashContract, Stage
 from tests.contracts.credential_kind import SECRET, Make, OverlapContract, TargetContract, installed, issued, texts_of
 from tests.fixtures.openbao import OpenBao, Proxy
-from tests.fixtures.postgresql import free_port
+from tests.fixtures.ports import closed_port
 
 RIGHT = {"role": "billing", "address": "http://127.0.0.1:1"}
 _numbers = count(1)
@@ -127,7 +127,7 @@ class TestOverlapping(TargetContract, OverlapContract):
 
     @pytest.fixture
     def unreachable(self, billing: Billing) -> CredentialKind:
-        return billing.kind(address=f"http://127.0.0.1:{free_port()}", role_id="billing-id")
+        return billing.kind(address=f"http://127.0.0.1:{closed_port()}", role_id="billing-id")
 
     @pytest.fixture
     def unauthorized(self, billing: Billing, monkeypatch: pytest.MonkeyPatch) -> CredentialKind:

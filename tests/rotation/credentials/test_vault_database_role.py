@@ -27,7 +27,8 @@ from tests.contracts.crash import NAME, WAIT, CrashContract, Stage
 from tests.contracts.credential_kind import SECRET, OverlapContract, installed, issued
 from tests.contracts.database_user import TurnsContract
 from tests.fixtures.openbao import OpenBao, Proxy
-from tests.fixtures.postgresql import Database, Server, free_port, fresh_database
+from tests.fixtures.ports import closed_port
+from tests.fixtures.postgresql import Database, Server, fresh_database
 
 DECADE = "87600h"
 RIGHT = {"roles": ["a", "b"], "host": "db", "dbname": "orders", "address": "http://127.0.0.1:1"}
@@ -135,7 +136,7 @@ def kind(orders: Orders) -> VaultDatabaseRole:
 class VaultDatabaseRoleContract(TurnsContract):
     @pytest.fixture
     def unreachable(self, orders: Orders) -> CredentialKind:
-        return orders.kind(self.strategy, address=f"http://127.0.0.1:{free_port()}")
+        return orders.kind(self.strategy, address=f"http://127.0.0.1:{closed_port()}")
 
     @pytest.fixture
     def unauthorized(self, orders: Orders, monkeypatch: pytest.MonkeyPatch) -> CredentialKind:
@@ -432,7 +433,7 @@ def test_the_probe_tells_a_refused_runner(orders: Orders, monkeypatch: pytest.Mo
 
 
 def test_what_it_will_do_is_said_without_asking_anybody(orders: Orders) -> None:
-    kind = orders.kind(address=f"http://127.0.0.1:{free_port()}")
+    kind = orders.kind(address=f"http://127.0.0.1:{closed_port()}")
     (only,) = kind.operations(1, None)
     assert only == f"{orders.mount}/rotate-role/a: Vault makes the password of generation 1"
     turn, retirement = kind.operations(2, 1)

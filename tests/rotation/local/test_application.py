@@ -32,7 +32,8 @@ from rotation.secret_value import SecretValue
 from rotation.signals.http_health import HttpHealth
 from rotation.signals.log_file import LogFile
 from tests.fixtures.aws import AwsApi
-from tests.fixtures.postgresql import Database, free_port
+from tests.fixtures.ports import free_port
+from tests.fixtures.postgresql import Database
 from tests.fixtures.tls import AUTHORITY, Shelf, material
 
 _numbers = count(1)

@@ -20,6 +20,7 @@ from rotation.local.embedded.local import ADMINISTRATOR, keep_secret
 from rotation.local.environment import down, environment_variables, status, up
 from rotation.model import Ring
 from rotation.secret_value import SecretValue
+from tests.fixtures.ports import closed_port
 
 NAMES = ["aws", "postgresql", "orders-api-canary", "orders-api-stable"]
 
@@ -225,8 +226,7 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_refusal_of_the_secrets_manager_does_not_carry_the_value(tmp_path: Path) -> None:
-    (port,) = environment._free_ports(1)
-    endpoints = environment._choose(tmp_path).model_copy(update={"aws": f"http://127.0.0.1:{port}"})
+    endpoints = environment._choose(tmp_path).model_copy(update={"aws": f"http://127.0.0.1:{closed_port()}"})
     with pytest.raises(LocalError) as caught:
         keep_secret(endpoints.aws, ADMINISTRATOR, SecretValue("canary-value"))
     error: BaseException | None = caught.value

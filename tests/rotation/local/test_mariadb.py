@@ -18,7 +18,7 @@ from rotation.local import mariadb as embedded
 from rotation.mysql import connected
 from rotation.secret_value import SecretValue
 from tests.fixtures.mariadb import PLAIN, login_from, running
-from tests.fixtures.postgresql import free_port
+from tests.fixtures.ports import free_port
 
 needs_mariadb = pytest.mark.skipif(
     not embedded.installed(), reason="no MariaDB is installed (`make test-mariadb` installs it)"

@@ -12,7 +12,7 @@ import requests
 
 from rotation.local import openbao as embedded
 from tests.fixtures.openbao import OpenBao, Proxy, await_versions, persistent
-from tests.fixtures.postgresql import free_port
+from tests.fixtures.ports import free_port
 
 
 def _write(client: hvac.Client, mount: str, **data: str) -> None:

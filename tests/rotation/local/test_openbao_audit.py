@@ -13,7 +13,7 @@ from rotation.manifest import Key, Plugin
 from rotation.model import Strategy
 from tests.contracts.crash import NAME, WAIT, Stage
 from tests.fixtures.openbao import OpenBao, persistent
-from tests.fixtures.postgresql import free_port
+from tests.fixtures.ports import free_port
 from tests.fixtures.tls import NAMES, Pki
 
 TOKEN = Plugin(kind="random_token", options={"alphabet": "hex", "length": 40})

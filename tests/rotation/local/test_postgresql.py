@@ -18,7 +18,8 @@ import pytest
 
 from rotation.errors import LocalError
 from rotation.local import postgresql as embedded
-from tests.fixtures.postgresql import Database, free_port, running
+from tests.fixtures.ports import free_port
+from tests.fixtures.postgresql import Database, running
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from rotation.errors import LocalError
-from rotation.local.environment import _free_ports
 from rotation.local.service import Service, answers_http, answers_tcp
+from tests.fixtures.ports import closed_port, free_port
 
 ENVIRONMENT = {"PATH": os.defpath, "PYTHONUNBUFFERED": "1"}
 SERVES = "import http.server, sys; http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), None).serve_forever()"
@@ -30,8 +30,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
     with ExitStack() as stack:
 
         def service(code: str = SERVES, name: str = "server", port: int | None = None) -> Service:
-            (free,) = _free_ports(1)
-            port = port or free
+            port = port or free_port()
             argv = (sys.executable, "-c", code, str(port))
             made = Service(name, argv, tmp_path, port, answers_tcp("127.0.0.1", port))
             stack.callback(made.stop, grace=0.2)
@@ -134,7 +133,7 @@ def test_a_port_that_another_program_took_is_told_with_a_way_out(make: Make) -> 
 
 
 def test_a_program_that_is_not_there_is_told(tmp_path: Path) -> None:
-    (port,) = _free_ports(1)
+    port = free_port()
     service = Service("server", (str(tmp_path / "absent"),), tmp_path, port, answers_tcp("127.0.0.1", port))
     with pytest.raises(LocalError, match="cannot start server: No such file"):
         service.start(ENVIRONMENT)
@@ -157,6 +156,6 @@ def test_http_is_ready_when_it_answers_without_a_server_error(answer: str, ready
 
 
 def test_nobody_there_is_not_ready() -> None:
-    (port,) = _free_ports(1)
+    port = closed_port()
     assert not answers_http(f"http://127.0.0.1:{port}/health")()
     assert not answers_tcp("127.0.0.1", port)()
