@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,7 +23,7 @@ from rotation.credentials import DescribesOperations
 from rotation.engine import Engine, candidate_of
 from rotation.errors import UsageError
 from rotation.manifest import Manifest, Secret
-from rotation.model import Ring, StoreView, Strategy
+from rotation.model import Place, Ring, StoreView, Strategy
 from rotation.pins import Pins
 from rotation.pins import write as write_pins
 from rotation.render import regenerate
@@ -217,6 +217,7 @@ def _planned_stacks(
 ) -> tuple[PlannedStack, ...]:
     """The Terraform plan of the canary step, made from pins and configuration as they will be then."""
     ahead, ahead_stored = pins, dict(stored)
+    moved: set[Place] = set()
     for rotation in rotations:
         secret = engine.manifest.secrets[rotation.secret]
         standing = stored[rotation.secret].pending
@@ -230,7 +231,8 @@ def _planned_stacks(
             first = next((ring for ring in Ring if ring in consumer.rings), None)
             if first is not None:
                 ahead = ahead.with_(consumer.name, first, rotation.secret, rotation.to)
-    return tuple(_preview(engine, stack, ahead, ahead_stored) for stack in _stacks(engine.manifest, rotations))
+                moved.add((consumer.name, first))
+    return tuple(_preview(engine, stack, ahead, ahead_stored, moved) for stack in _stacks(engine.manifest, rotations))
 
 
 def _stacks(manifest: Manifest, rotations: tuple[PlannedRotation, ...]) -> list[str]:
@@ -238,7 +240,11 @@ def _stacks(manifest: Manifest, rotations: tuple[PlannedRotation, ...]) -> list[
     return sorted({target.options["stack"] for target in targets if target.kind == "terraform"})
 
 
-def _preview(engine: Engine, stack: str, pins: Pins, stored: Mapping[str, StoreView]) -> PlannedStack:
+def _preview(
+    engine: Engine, stack: str, pins: Pins, stored: Mapping[str, StoreView], moved: Collection[Place]
+) -> PlannedStack:
+    """What deploying the places that ``moved`` would change. The others keep their files: of the secrets that only they
+    use, the stores were not asked."""
     with tempfile.TemporaryDirectory(prefix="keyturn-") as folder:
         overlay = Path(folder)
         write_pins(overlay / engine.manifest.pins, pins)
@@ -247,7 +253,7 @@ def _preview(engine: Engine, stack: str, pins: Pins, stored: Mapping[str, StoreV
             for name, consumer in engine.manifest.consumers.items()
         }
         ahead = engine.manifest.model_copy(update={"consumers": consumers})
-        regenerate(overlay, ahead, pins, references(ahead, stored))
+        regenerate(overlay, ahead, pins, references(ahead, stored), places=moved)
         plan = deploy.preview(engine.project, stack, overlay)
     changes = tuple(f"{'/'.join(change.actions)} {change.address}" for change in plan.changes)
     return PlannedStack(stack=stack, digest=plan.digest, changes=changes)

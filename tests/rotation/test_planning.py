@@ -10,9 +10,14 @@ import pytest
 from rotation.credentials.postgres_user import PostgresUser
 from rotation.credentials.random_token import RandomToken
 from rotation.errors import UsageError
-from rotation.model import Strategy
-from rotation.planning import PlannedRotation, PlannedStack, RotationPlan, describe
+from rotation.manifest import Manifest, Plugin
+from rotation.model import Ring, Strategy
+from rotation.pins import Pins
+from rotation.pins import write as write_pins
+from rotation.planning import PlannedRotation, PlannedStack, RotationPlan, describe, plan_rotations
 from rotation.secret_value import SecretValue
+from rotation.terraform import Plan
+from tests.world import CONSUMER, World, fresh
 
 
 def _rotation(**changed: Any) -> PlannedRotation:
@@ -154,3 +159,45 @@ def test_a_token_has_no_target_to_do_anything_in() -> None:
 def test_a_plan_is_json_that_says_its_format(tmp_path: Path) -> None:
     content = json.loads(_written(tmp_path, _plan()).read_text(encoding="utf-8"))
     assert (content["format"], content["rotations"][0]["grace"]) == (2, "P3D")
+
+
+class _TwoConsumers(World):
+    """A world whose second secret belongs to a consumer of its own, in the stack of the first."""
+
+    @property
+    def manifest(self) -> Manifest:
+        declared = super().manifest
+        both = declared.consumers[CONSUMER].model_copy(
+            update={"target": Plugin(kind="terraform", options={"stack": "application-test"})}
+        )
+        rings = {ring: its.model_copy(update={"rendered": Path(f"{ring}/worker")}) for ring, its in both.rings.items()}
+        consumers = {
+            CONSUMER: both.model_copy(update={"secrets": self.names[:1]}),
+            "worker": both.model_copy(update={"name": "worker", "secrets": self.names[1:], "rings": rings}),
+        }
+        return declared.model_copy(update={"consumers": consumers})
+
+
+def test_a_plan_asks_nothing_of_a_consumer_that_uses_none_of_its_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the stores of the secrets that are planned, and of their neighbours, were asked."""
+    names = ("orders/db", "orders/worker")
+    world = _TwoConsumers(tmp_path, names=names, parts=fresh(tmp_path, names=names).parts)
+    manifest, pins = world.manifest, Pins()
+    for consumer in manifest.consumers.values():
+        for ring in Ring:
+            pins = pins.with_(consumer.name, ring, consumer.secrets[0], 1)
+    write_pins(tmp_path / manifest.pins, pins)
+    previewed: list[set[Path]] = []
+
+    def preview(project: Path, stack: str, overlay: Path) -> Plan:
+        previewed.append({file.relative_to(overlay) for file in overlay.rglob("*") if file.is_file()})
+        return Plan((), (), "d" * 64)
+
+    monkeypatch.setattr("rotation.deploy.preview", preview)
+    engine = world.engine()
+    plan = plan_rotations(engine, {"orders/db"})
+    engine.journal.close()
+    assert [rotation.secret for rotation in plan.rotations] == ["orders/db"]
+    assert previewed == [{manifest.pins, manifest.consumers[CONSUMER].rings[Ring.CANARY].rendered}]
