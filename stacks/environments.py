@@ -30,7 +30,7 @@ _PLACEHOLDER_ENDPOINT = "127.0.0.1:4566"
 _ENDPOINTS = Path(".keyturn") / "local" / "endpoints.json"
 _ACCOUNT = "123456789012"
 _UIN = "100000000001"  # of the emulated Tencent Cloud
-_SIGNATURE_LIFE = 5  # seconds; as rotation/local/embedded/local_tencent.py tells the emulator
+_SIGNATURE_LIFE = 5  # seconds; as rotation/local/embedded/local_tencent/__init__.py tells the emulator
 
 Database = Literal["postgresql", "mysql"]
 
@@ -139,8 +139,8 @@ def local_tencent(project: Path) -> Environment:
     """The embedded environment with its secrets and keys on the emulated Tencent Cloud, and its configuration in S3 as
     ever. Which database it has, endpoints.json says.
 
-    What is declared for Tencent Cloud is put in place by rotation/local/tencent_declared.py: its Terraform provider is
-    no Python package.
+    What is declared for Tencent Cloud is put in place by rotation/local/embedded/local_tencent/declared.py: its
+    Terraform provider is no Python package.
     """
     endpoints = _endpoints(project / _ENDPOINTS)
     place = replace(endpoints.of("local-tencent"), https={})

@@ -77,7 +77,7 @@ def test_drift_of_every_kind_is_found_and_what_is_safe_is_put_right(project: Pro
     kill_after_staging(project, TOKEN)
     foreign = store.put_secret_value(SecretId=STORED_AS[SECRET], SecretString="x", VersionStages=["AWSPENDING"])
     # Live: a login that was locked out. Consumed: a file that is generated.
-    user = project.plants.let_in_again()
+    user = project.database_faults.let_in_again()
     (project.path / RENDERED).write_bytes(rendered + b"# by hand\n")
 
     planted = project.run("drift", "--json", expect=2).json
@@ -125,7 +125,7 @@ def test_drift_of_every_kind_is_found_and_what_is_safe_is_put_right(project: Pro
 
 
 def may_log_in(project: Project, user: str) -> bool:
-    with project.plants._connect() as connection:
+    with project.database_faults._connect() as connection:
         row = connection.execute("SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", [user]).fetchone()
     return row == (True,)
 
@@ -133,8 +133,8 @@ def may_log_in(project: Project, user: str) -> bool:
 def test_a_login_that_is_in_use_is_left_to_a_person(project: Project) -> None:
     project.run("rotate", SECRET)
     project.run("retire", SECRET)
-    user = project.plants.let_in_again()
-    with project.plants._connect() as connection:
+    user = project.database_faults.let_in_again()
+    with project.database_faults._connect() as connection:
         connection.execute("ALTER ROLE " + user + " PASSWORD 'known-to-the-test'")
         host, port = connection.info.host, connection.info.port
     with psycopg.connect(host=host, port=port, dbname="orders", user=user, password="known-to-the-test"):

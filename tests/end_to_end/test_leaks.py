@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rotation.local.leaks import Leaks
+from rotation.local.demo.leaks import Leaks
 from tests.fixtures.children import told_by_a_rotation
 from tests.fixtures.project import SECRET, STORED_AS, TOKEN, Project
 

@@ -14,12 +14,12 @@ import pytest
 
 from rotation.errors import ClockSkew, StoreError
 from rotation.local import environment, mariadb
+from rotation.local.demo.database_faults import faults_of
+from rotation.local.demo.leaks import Leaks
+from rotation.local.demo.load import Load
 from rotation.local.embedded.local_tencent import REGION, SIGNATURE_LIFE
-from rotation.local.leaks import Leaks
-from rotation.local.load import Load
-from rotation.local.plants import plants_of
-from rotation.local.tencent_environment import runner_key
-from rotation.local.tencent_function import GENERATION, Receipts
+from rotation.local.embedded.local_tencent.function import GENERATION, Receipts
+from rotation.local.embedded.local_tencent.provisioning import runner_key
 from rotation.manifest import Manifest
 from rotation.model import Ring
 from rotation.tencentcloud import Cloud, Manner
@@ -87,7 +87,7 @@ def test_a_killed_rotation_is_finished_under_load_and_what_it_replaced_is_kept_w
 def test_what_breaks_the_canary_is_rolled_back_and_the_stable_ring_never_sees_it(project: Project) -> None:
     load, before = Load(project.path, ENVIRONMENT), project.status()["current"]
     failed = load.failed(Ring.STABLE)
-    with plants_of(project.path, ENVIRONMENT).policy_for_one_user():
+    with faults_of(project.path, ENVIRONMENT).policy_for_one_user():
         said = project.run("rotate", SECRET, expect=4).stdout
     assert "reject canary" in said
     assert load.await_generation(Ring.CANARY, SECRET, before)

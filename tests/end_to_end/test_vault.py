@@ -10,12 +10,12 @@ import hvac
 import pytest
 
 from rotation.local import openbao
-from rotation.local.demo import Broken, Demo
-from rotation.local.demo_certificate import certificate_rotation
+from rotation.local.demo.certificate import certificate_rotation
+from rotation.local.demo.leaks import Leaks
+from rotation.local.demo.load import Load
+from rotation.local.demo.scenario import Broken, Demo
 from rotation.local.embedded import embedded
-from rotation.local.leaks import Leaks
-from rotation.local.load import Load
-from rotation.local.vault_environment import ADMINISTRATOR, APPLICATION_TOKEN, MOUNT, RUNNER_TOKEN
+from rotation.local.embedded.local_vault.provisioning import ADMINISTRATOR, APPLICATION_TOKEN, MOUNT, RUNNER_TOKEN
 from rotation.manifest import Manifest
 from rotation.model import Ring
 from tests.fixtures.children import told_by_a_rotation

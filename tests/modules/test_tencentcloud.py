@@ -28,7 +28,7 @@ from modules.where import here
 from rotation.errors import DeclarationError
 from rotation.keys import Wrapped
 from rotation.keys.tencent_kms import TencentKms
-from rotation.local.tencent_declared import provision
+from rotation.local.embedded.local_tencent.declared import provision
 from rotation.model import Strategy
 from rotation.secret_value import SecretValue
 from rotation.stores.tencent_ssm import TencentSsm

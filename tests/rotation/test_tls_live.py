@@ -15,7 +15,7 @@ from cryptography import x509
 
 from rotation.engine import Engine, Purpose, Request, Result
 from rotation.journal import Journal
-from rotation.local.tls_clients import Seen, clients
+from rotation.local.demo.tls_clients import Seen, clients
 from rotation.manifest import Consumer, ConsumerRing, Manifest, Plugin, Secret
 from rotation.model import Credential, Done, Ending, Place, Ring, StoreView, Strategy
 from rotation.plugins import Plugins

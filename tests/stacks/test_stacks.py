@@ -21,7 +21,7 @@ from modules.tencentcloud import TencentCloud
 from modules.vault import Vault
 from rotation import pins
 from rotation.errors import DeclarationError, LocalError
-from rotation.local.tencent_declared import provision
+from rotation.local.embedded.local_tencent.declared import provision
 from rotation.manifest import FOLDER, Manifest
 from rotation.model import Reference, Ring, Strategy
 from rotation.tencentcloud import Cloud, Manner

@@ -1,7 +1,8 @@
-"""The environments that the embedded servers make up. Every file here is one: ``local_vault`` is ``local-vault``.
+"""The environments that the embedded servers make up. Every module here is one: ``local_vault`` is ``local-vault``.
 
 All of them share the AWS API, which has their configuration objects, PostgreSQL, and the sample application, of which
-each has its own rings. What else one has stands in its file.
+each has its own rings. What else one has stands in its file, or in its folder: there ``provisioning`` puts in place
+what its stacks declare, by ``declared``, where Terraform has no provider for it here.
 """
 
 # ruff: noqa: ARG002 (an environment without servers of its own needs no place for them)
@@ -21,8 +22,8 @@ from rotation.model import Ring
 from rotation.plugins import load
 
 if TYPE_CHECKING:
-    from rotation.local.demo import Demo
-    from rotation.local.load import Load
+    from rotation.local.demo.load import Load
+    from rotation.local.demo.scenario import Demo
     from rotation.manifest import Manifest
 
 FOLDER = Path(".keyturn") / "local"  # below the project
@@ -68,7 +69,7 @@ class Embedded(ABC):
         return {}
 
     def reads(self, project: Path, place: Place) -> tuple[str, ...]:
-        """The sample application's options for its way to the values (rotation/local/application.py)."""
+        """The sample application's options for its way to the values (rotation/local/application/orders_api.py)."""
         return ()
 
     @abstractmethod

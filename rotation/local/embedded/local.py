@@ -13,8 +13,8 @@ from rotation.local.embedded import FOLDER, Embedded, Place, Say
 from rotation.secret_value import SecretValue
 
 if TYPE_CHECKING:
-    from rotation.local.demo import Demo
-    from rotation.local.load import Load
+    from rotation.local.demo.load import Load
+    from rotation.local.demo.scenario import Demo
     from rotation.manifest import Manifest
 
 ADMINISTRATOR = "local/orders/db-admin"  # the secret with the database administrator's login
@@ -42,7 +42,7 @@ class Local(Embedded):
         yield client.get_secret_value(SecretId=ADMINISTRATOR)["SecretString"]
 
     def demonstrate(self, demo: Demo, load: Load) -> None:
-        from rotation.local.demo_workflow import by_workflow
+        from rotation.local.demo.workflow import by_workflow
 
         by_workflow(demo, load)
 

@@ -22,10 +22,10 @@ import yaml
 from sqlalchemy import text
 
 from rotation.keys.aws_kms import AwsKms
-from rotation.local import application_database
-from rotation.local.application import parse
-from rotation.local.load import within
-from rotation.local.tls_clients import clients
+from rotation.local.application import database as application_database
+from rotation.local.application.orders_api import parse
+from rotation.local.demo.load import within
+from rotation.local.demo.tls_clients import clients
 from rotation.model import Credential, Health, Ring
 from rotation.sealing import seal
 from rotation.secret_value import SecretValue

@@ -8,8 +8,8 @@ import hvac.exceptions
 import pytest
 
 from rotation.keys.vault_transit import VaultTransit
-from rotation.local.application import parse
-from rotation.local.application_values import Configuration, InSecretsManager, InVault, TransitKey, Vault
+from rotation.local.application.orders_api import parse
+from rotation.local.application.values import Configuration, InSecretsManager, InVault, TransitKey, Vault
 from rotation.sealing import seal
 from rotation.secret_value import SecretValue
 from tests.fixtures.openbao import OpenBao

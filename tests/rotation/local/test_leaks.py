@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from rotation.local.leaks import _sensitive
+from rotation.local.demo.leaks import _sensitive
 from tests.fixtures.tls import Shelf
 
 

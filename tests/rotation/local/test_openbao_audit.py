@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rotation.engine import Purpose, Request
-from rotation.local.leaks import _sensitive
+from rotation.local.demo.leaks import _sensitive
 from rotation.manifest import Key, Plugin
 from rotation.model import Strategy
 from tests.contracts.crash import NAME, WAIT, Stage

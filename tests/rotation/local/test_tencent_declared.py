@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rotation.errors import LocalError
-from rotation.local.tencent_declared import provision
+from rotation.local.embedded.local_tencent.declared import provision
 from rotation.tencentcloud import Cloud, Manner
 from tests.fixtures.tencent import TencentCloud
 

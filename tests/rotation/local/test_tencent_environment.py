@@ -9,11 +9,11 @@ import pytest
 
 from rotation.errors import DeclarationError, LocalError
 from rotation.local import environment
-from rotation.local import tencent_environment as under_test
 from rotation.local.embedded import embedded
 from rotation.local.embedded.local_tencent import SIGNATURE_LIFE
+from rotation.local.embedded.local_tencent import provisioning as under_test
+from rotation.local.embedded.local_tencent.function import have_function
 from rotation.local.tencent.embedded import Custody
-from rotation.local.tencent_function import have_function
 from rotation.secret_value import SecretValue
 from rotation.stores.tencent_ssm import TencentSsm
 from rotation.tencentcloud import Cloud

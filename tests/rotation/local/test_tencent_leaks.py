@@ -18,7 +18,7 @@ import stamina
 
 from rotation.engine import Request
 from rotation.errors import KeyturnError
-from rotation.local.leaks import _sensitive
+from rotation.local.demo.leaks import _sensitive
 from rotation.local.tencent.wire import Request as Signed
 from rotation.manifest import Key, Plugin
 from rotation.model import Strategy

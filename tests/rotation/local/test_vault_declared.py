@@ -19,7 +19,7 @@ from modules.where import here
 from rotation.credentials.vault_approle_secret_id import VaultApproleSecretId
 from rotation.credentials.vault_database_role import VaultDatabaseRole
 from rotation.errors import LocalError
-from rotation.local.vault_declared import provision
+from rotation.local.embedded.local_vault.declared import provision
 from rotation.model import Acceptance, Strategy
 from rotation.model import Credential as CredentialValue
 from rotation.secret_value import SecretValue

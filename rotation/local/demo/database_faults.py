@@ -1,5 +1,5 @@
 """Faults that the demo and the tests plant in the sample database, and take away again. Each kind of database has its
-own way (plants_postgresql.py, plants_mysql.py)."""
+own way (postgresql_faults.py, mysql_faults.py)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rotation.local.embedded import embedded
 from rotation.local.environment import place_of
 
 
-class Plants(ABC):
+class DatabaseFaults(ABC):
     """The sample database of an environment as its superuser sees it. ``rule`` is what :meth:`policy_for_one_user`
     makes, in words."""
 
@@ -69,12 +69,12 @@ class Plants(ABC):
         """With a password that nobody knows."""
 
 
-def plants_of(project: Path, environment: str) -> Plants:
-    """What plants faults in an environment's database."""
+def faults_of(project: Path, environment: str) -> DatabaseFaults:
+    """What makes faults in an environment's database."""
     if place_of(project, environment).database == "mysql":
-        from rotation.local.plants_mysql import MysqlPlants
+        from rotation.local.demo.mysql_faults import MysqlFaults
 
-        return MysqlPlants(project, environment)
-    from rotation.local.plants_postgresql import PostgresqlPlants
+        return MysqlFaults(project, environment)
+    from rotation.local.demo.postgresql_faults import PostgresqlFaults
 
-    return PostgresqlPlants(project, environment)
+    return PostgresqlFaults(project, environment)

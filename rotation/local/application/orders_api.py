@@ -1,20 +1,4 @@
-"""The sample application "orders-api": it places orders at a constant rate, and switches credentials without a restart.
-
-``python -m rotation.local.application --name orders-api --ring canary --port N --config s3://BUCKET/KEY --log FILE``
-
-It polls its configuration object, which names the version of each secret and nothing more::
-
-    secrets:
-      orders/db: {arn: "arn:…", version_id: "g0000000042-…", generation: 42}
-      orders/api-token: {arn: "arn:…", version_id: "g0000000007-…", generation: 7, sealed_with: alias/orders}
-
-or, of a secret in Vault or in Tencent Cloud's SSM, what these read it by (application_values.py).
-A new version is fetched, tried, and only then used: every order is placed by one generation of the login and signed by
-one of the token. What cannot be switched to is tried again every second, while the old one goes on. ``GET /health`` on
-127.0.0.1 answers 200 as long as the program lives; its ``status`` is ok, starting or failing. With ``--https-port`` it
-answers there over TLS too, each connection with one generation of the certificate "orders/tls". AWS's endpoint, region
-and credentials come from boto3's own environment variables, Tencent Cloud's region and credentials from its SDK's.
-"""
+"""The sample application's threads and its command line."""
 
 from __future__ import annotations
 
@@ -23,7 +7,6 @@ import hashlib
 import hmac
 import json
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -40,10 +23,10 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from rotation.errors import KeyturnError
-from rotation.local.application_database import Database, Server
-from rotation.local.application_https import HttpsServer
-from rotation.local.application_record import Record
-from rotation.local.application_values import Configuration, ConfigurationObject, Ssm, Values, Vault, Wanted
+from rotation.local.application.database import Database, Server
+from rotation.local.application.https import HttpsServer
+from rotation.local.application.record import Record
+from rotation.local.application.values import Configuration, ConfigurationObject, Ssm, Values, Vault, Wanted
 from rotation.secret_value import SecretValue
 from rotation.tls import Material
 
@@ -275,7 +258,3 @@ def main(arguments: Sequence[str]) -> int:
     stop.wait()
     application.stop()
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -8,8 +8,8 @@ from rotation.local.workflows import Workflows
 from rotation.model import Ring
 
 if TYPE_CHECKING:
-    from rotation.local.demo import Demo
-    from rotation.local.load import Load
+    from rotation.local.demo.load import Load
+    from rotation.local.demo.scenario import Demo
 
 
 def by_workflow(demo: Demo, load: Load) -> None:

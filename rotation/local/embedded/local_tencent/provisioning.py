@@ -1,6 +1,6 @@
 """The environment ``local-tencent`` on the emulated Tencent Cloud: what its stacks declare, and a key for the runner.
 
-The stacks are synthesized for it, since their Terraform provider is not a Python package (tencent_declared.py). The
+The stacks are synthesized for it, since their Terraform provider is not a Python package (declared.py). The
 root account's key is used here alone. The runner's is an access key of a CAM user, in a file that only this machine's
 user reads; the emulator evaluates no policies, so it may do as much. The sample application signs with it, too.
 """
@@ -18,10 +18,10 @@ from rotation.errors import LocalError
 from rotation.local.declared import synthesized
 from rotation.local.embedded import FOLDER
 from rotation.local.embedded.local_tencent import REGION, LocalTencent
+from rotation.local.embedded.local_tencent.declared import provision as put_in_place
+from rotation.local.embedded.local_tencent.function import have_function
 from rotation.local.postgresql import write_private
 from rotation.local.tencent.embedded import Custody, custody
-from rotation.local.tencent_declared import provision as put_in_place
-from rotation.local.tencent_function import have_function
 from rotation.manifest import Manifest, Secret
 from rotation.model import Version
 from rotation.plugins import Plugins

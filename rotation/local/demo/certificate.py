@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import hvac
 from cryptography import x509
 
+from rotation.local.demo.load import within
+from rotation.local.demo.tls_clients import Seen, clients
+from rotation.local.embedded.local_vault.provisioning import PKI
 from rotation.local.environment import place_of
-from rotation.local.load import within
 from rotation.local.service import port_of
-from rotation.local.tls_clients import Seen, clients
-from rotation.local.vault_environment import PKI
 from rotation.model import Ring
 
 if TYPE_CHECKING:
-    from rotation.local.demo import Demo
+    from rotation.local.demo.scenario import Demo
 
 CERTIFICATE = "orders/tls"
 NAME = "orders.localhost"

@@ -12,8 +12,8 @@ from rotation.local.embedded import FOLDER, Embedded, Place, Say
 from rotation.local.service import Service, python_service
 
 if TYPE_CHECKING:
-    from rotation.local.demo import Demo
-    from rotation.local.load import Load
+    from rotation.local.demo.load import Load
+    from rotation.local.demo.scenario import Demo
     from rotation.manifest import Manifest
 
 
@@ -32,25 +32,25 @@ class LocalVault(Embedded):
         return {"VAULT_ADDR": place.server}
 
     def reads(self, project: Path, place: Place) -> tuple[str, ...]:
-        from rotation.local.vault_environment import APPLICATION_TOKEN
+        from rotation.local.embedded.local_vault.provisioning import APPLICATION_TOKEN
 
         return ("--vault", place.server, "--vault-token", str(project / APPLICATION_TOKEN))
 
     def provision(self, project: Path, place: Place, say: Say) -> None:
-        from rotation.local import vault_environment
+        from rotation.local.embedded.local_vault import provisioning
         from rotation.local.postgresql import Sample, provision
 
         sample = Sample(self.database, owner=f"{self.database}_owner", administrator="keyturn_vault_admin")
         administrator = provision(project / FOLDER / "postgresql", sample)
-        vault_environment.provision(project, place.server, administrator)
+        provisioning.provision(project, place.server, administrator)
         say("what the stacks declare is in OpenBao, with a token for the runner and one for the application")
 
     def values(self, project: Path, manifest: Manifest) -> Iterator[str]:
-        from rotation.local import vault_environment
+        from rotation.local.embedded.local_vault import provisioning
 
-        return vault_environment.values(project, manifest)
+        return provisioning.values(project, manifest)
 
     def demonstrate(self, demo: Demo, load: Load) -> None:
-        from rotation.local.demo_certificate import certificate_rotation
+        from rotation.local.demo.certificate import certificate_rotation
 
         certificate_rotation(demo)

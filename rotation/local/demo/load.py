@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from rotation import pins
-from rotation.local.application_database import log_in
+from rotation.local.application.database import log_in
 from rotation.local.embedded.local import Local
 from rotation.local.environment import place_of
 from rotation.manifest import Manifest

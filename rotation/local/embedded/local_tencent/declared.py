@@ -34,7 +34,7 @@ def provision(cloud: Cloud, stacks: Iterable[Mapping[str, Any]]) -> None:
     if unknown := sorted(found.keys() - _KINDS.keys() - _WITHOUT_EFFECT):
         raise LocalError(
             f"the emulated Tencent Cloud cannot be given {', '.join(unknown)}",
-            "Declare it for another environment, or add it to rotation/local/tencent_declared.py.",
+            "Declare it for another environment, or add it to rotation/local/embedded/local_tencent/declared.py.",
         )
     try:
         for kind, put in _KINDS.items():

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from rotation.database_login import Place, parse
+from rotation.local.demo.database_faults import DatabaseFaults
 from rotation.local.embedded import FOLDER
 from rotation.local.mariadb import superuser
-from rotation.local.plants import Plants
 from rotation.mysql import Connection, Transport, connected
 from rotation.mysql.verifiers import verifier
 
@@ -22,7 +22,7 @@ _TRIGGER = (
 )
 
 
-class MysqlPlants(Plants):
+class MysqlFaults(DatabaseFaults):
     """With another database for the grant, as the role may read every table of the application's own. Names are the
     declared ones, identifiers all of them."""
 

@@ -1,6 +1,6 @@
 """The environment ``local-vault`` on the embedded OpenBao: what its stacks declare, and tokens that can do no more.
 
-The stacks are synthesized for it, since their Terraform provider is not a Python package (vault_declared.py). The
+The stacks are synthesized for it, since their Terraform provider is not a Python package (declared.py). The
 tokens are kept in files that only this user reads; the root's is used here alone.
 
 What no stack declares is made as an administrator would make it: the authority of the PKI engine, whose key never
@@ -23,8 +23,8 @@ from rotation.local import openbao
 from rotation.local.declared import synthesized
 from rotation.local.embedded import FOLDER
 from rotation.local.embedded.local_vault import LocalVault
+from rotation.local.embedded.local_vault.declared import provision as put_in_place
 from rotation.local.postgresql import write_private
-from rotation.local.vault_declared import provision as put_in_place
 from rotation.manifest import Manifest
 from rotation.plugins import Plugins
 from rotation.sealing import is_sealed, unseal

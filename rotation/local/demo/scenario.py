@@ -1,37 +1,27 @@
-"""The demo: real rotations of a database password under load, two that undo themselves, and one that is killed.
-
-Everything it does goes through the commands that a user would type; it only plants the faults and counts. It ends with
-a non-zero exit code when anything is not as promised. ``python -m rotation.local.demo local-vault`` is the same in
-another of the embedded environments (rotation/local/embedded), with the parts that are that one's own.
-"""
+"""The parts of the demo, each of which ends with what it promised."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import boto3
 
-from rotation.errors import KeyturnError
 from rotation.local import environment, providers
-from rotation.local.demo_sealed import Sealed
-from rotation.local.embedded import embedded, names
-from rotation.local.embedded.local import Local
-from rotation.local.leaks import Leaks
-from rotation.local.load import Load, Probe
-from rotation.local.plants import Plants, plants_of
+from rotation.local.demo.database_faults import DatabaseFaults
+from rotation.local.demo.leaks import Leaks
+from rotation.local.demo.load import Load, Probe
+from rotation.local.demo.sealed import Sealed
+from rotation.local.embedded import embedded
 from rotation.model import Ring
-from rotation.settings import find_project
 
 SECRET = "orders/db"  # noqa: S105  # a secret's name
 TOKEN = "orders/api-token"  # noqa: S105  # another one's
@@ -150,18 +140,18 @@ class Demo:
         self.expect(after > before, f"the application went from generation {before} to {after} without a restart")
         self.expect(load.failed() == failed, f"no query failed ({load.queries()} so far)")
 
-    def missing_grant(self, load: Load, plants: Plants) -> None:
+    def missing_grant(self, load: Load, faults: DatabaseFaults) -> None:
         self.title("(b) the new login lacks a grant that somebody gave to the old one by hand")
-        with plants.grant_to_one_user_only():
+        with faults.grant_to_one_user_only():
             before, failed = load.pins(SECRET), load.failed()
             text = self.keyturn("rotate", SECRET, expect=4)
         self.expect("lacks SELECT" in text, "the privilege test names the missing grant")
         self.expect(load.pins(SECRET) == before, "no ring ever saw the candidate")
         self.expect(load.failed() == failed, "no query failed")
 
-    def bad_under_the_application(self, load: Load, plants: Plants) -> None:
-        self.title(f"(c) the new login breaks only under the application: {plants.rule} names the old one")
-        with plants.policy_for_one_user():
+    def bad_under_the_application(self, load: Load, faults: DatabaseFaults) -> None:
+        self.title(f"(c) the new login breaks only under the application: {faults.rule} names the old one")
+        with faults.policy_for_one_user():
             before = load.generation(Ring.STABLE, SECRET)
             failed = load.failed(Ring.STABLE)
             text = self.keyturn("rotate", SECRET, expect=4)
@@ -214,10 +204,10 @@ class Demo:
         self.keyturn("retire", "--wait", "0", expect=(0, 3))
         self.keyturn("retire")
 
-    def drift(self, load: Load, plants: Plants) -> None:
+    def drift(self, load: Load, faults: DatabaseFaults) -> None:
         self.title("(g) drift of each of the four kinds: found, put right, and gone")
         failed = load.failed()
-        planted = self._plant_drift(plants)
+        planted = self._plant_drift(faults)
         text = self.keyturn("drift", expect=2)
         for what, address in planted.items():
             self.expect(f"  {address} " in text, f"found: {what}")
@@ -226,7 +216,7 @@ class Demo:
         self.keyturn("drift")
         self.expect(load.await_traffic() and load.failed() == failed, "no query failed")
 
-    def _plant_drift(self, plants: Plants) -> dict[str, str]:
+    def _plant_drift(self, faults: DatabaseFaults) -> dict[str, str]:
         """Four mishaps, each with the address of what it leaves behind."""
         key = "orders-api/stable.yaml"
         rendered = f"stacks/config/rendered/{self.environment}/{{}}/orders-api.yaml"
@@ -239,7 +229,7 @@ class Demo:
             os.kill(child.pid, signal.SIGKILL)
         self.say("  … killed with SIGKILL")
         self._leaks.learn()
-        login = plants.let_in_again()
+        login = faults.let_in_again()
         edited = self.project / rendered.format(Ring.CANARY)
         edited.write_text(f"{edited.read_text(encoding='utf-8')}# by hand\n", encoding="utf-8")
         return {
@@ -268,56 +258,3 @@ class Demo:
         self.expect(not report.found, f"{report.values} values looked for in {report.places} places: {report.kinds}")
         for place in report.found:
             print(f"     a value is in {place}")
-
-
-def run(project: Path, name: str) -> None:
-    demo = Demo(project, name)
-    demo.set_up()
-    plants = plants_of(project, name)
-    plants.clear()
-    load = Load(project, name)
-    demo.declare()
-    demo.first_values(load)
-    with _watching(project, name) as probe:
-        demo.good_rotation(load)
-        demo.missing_grant(load, plants)
-        demo.bad_under_the_application(load, plants)
-        demo.killed(load)
-        demo.retire()
-        demo.key_rotation(load)
-        demo.drift(load, plants)
-        embedded(name).demonstrate(demo, load)
-        demo.account(probe, load)
-    demo.leaks()
-    demo.title("all of it held; `keyturn local down` stops the servers and keeps their data")
-
-
-@contextmanager
-def _watching(project: Path, name: str) -> Iterator[Probe]:
-    probe = Probe(project, SECRET, name)
-    probe.start()
-    try:
-        yield probe
-    finally:
-        probe.stop()
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m rotation.local.demo", description="The demo.")
-    parser.add_argument("environment", nargs="?", default=Local.name, choices=names())
-    options = parser.parse_args()
-    try:
-        project = find_project(Path.cwd())
-        os.chdir(project)  # declarations name files relative to it
-        run(project, options.environment)
-    except Broken as error:
-        print(f"\nthe demo failed: {error}", file=sys.stderr)
-        return 1
-    except KeyturnError as error:
-        print(f"\nerror: {error}\n  {error.remedy}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -39,7 +39,7 @@ def provision(
     if unknown := sorted(found.keys() - _KINDS.keys()):
         raise LocalError(
             f"the embedded OpenBao cannot be given {', '.join(unknown)}",
-            "Declare it for another environment, or add it to rotation/local/vault_declared.py.",
+            "Declare it for another environment, or add it to rotation/local/embedded/local_vault/declared.py.",
         )
     todo = [(put, _resolved(r, found, variables or {})) for kind, put in _KINDS.items() for r in _all(found, kind)]
     try:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from rotation.local.tencent_function import GENERATION, Receipts
+from rotation.local.embedded.local_tencent.function import GENERATION, Receipts
 
 if TYPE_CHECKING:
-    from rotation.local.demo import Demo
+    from rotation.local.demo.scenario import Demo
 
 TOKEN = "orders/api-token"  # noqa: S105  # a secret's name
 

@@ -12,8 +12,8 @@ from rotation.local.embedded import FOLDER, Embedded, Place, Say
 from rotation.local.service import Service, database_service, port_of, python_service
 
 if TYPE_CHECKING:
-    from rotation.local.demo import Demo
-    from rotation.local.load import Load
+    from rotation.local.demo.load import Load
+    from rotation.local.demo.scenario import Demo
     from rotation.manifest import Manifest
     from rotation.secret_value import SecretValue
 
@@ -45,7 +45,7 @@ class LocalTencent(Embedded):
             yield database_service(folder, "mariadb", port_of(place.database_server), await_ready)
 
     def variables(self, project: Path, place: Place) -> dict[str, str]:
-        from rotation.local.tencent_environment import RUNNER_KEY, runner_key
+        from rotation.local.embedded.local_tencent.provisioning import RUNNER_KEY, runner_key
 
         if not (project / RUNNER_KEY).exists():  # its first start failed: the other environments can be used
             return {}
@@ -60,9 +60,9 @@ class LocalTencent(Embedded):
         return ("--ssm", place.server)
 
     def provision(self, project: Path, place: Place, say: Say) -> None:
-        from rotation.local import tencent_environment
+        from rotation.local.embedded.local_tencent import provisioning
 
-        tencent_environment.provision(project, place.server, self._sample_database(project, place))
+        provisioning.provision(project, place.server, self._sample_database(project, place))
         say("what the stacks declare is in the emulated Tencent Cloud, with an access key for the runner")
 
     def _sample_database(self, project: Path, place: Place) -> SecretValue:
@@ -77,11 +77,11 @@ class LocalTencent(Embedded):
         return postgresql.provision(project / FOLDER / "postgresql", owned)
 
     def values(self, project: Path, manifest: Manifest) -> Iterator[str]:
-        from rotation.local import tencent_environment
+        from rotation.local.embedded.local_tencent import provisioning
 
-        return tencent_environment.values(project, manifest)
+        return provisioning.values(project, manifest)
 
     def demonstrate(self, demo: Demo, load: Load) -> None:
-        from rotation.local.demo_tencent import function_rotation
+        from rotation.local.demo.function import function_rotation
 
         function_rotation(demo)

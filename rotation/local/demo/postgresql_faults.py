@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 import psycopg
 from psycopg import sql
 
+from rotation.local.demo.database_faults import DatabaseFaults
 from rotation.local.embedded import FOLDER
-from rotation.local.plants import Plants
 from rotation.local.postgresql import superuser
 
 POLICY = "CREATE POLICY planted ON public.orders USING (session_user = {0}) WITH CHECK (session_user = {0})"
 
 
-class PostgresqlPlants(Plants):
+class PostgresqlFaults(DatabaseFaults):
     """With a table of its own for the grant."""
 
     rule: ClassVar[str] = "a row-level policy"
