@@ -23,6 +23,7 @@ from rotation.files import remove, write_atomically
 Probe = Callable[[], bool]
 
 _LOOK_AGAIN = 0.05  # seconds
+_TO_BE_GONE = 15.0  # seconds for the kernel to end what was killed
 _SAME_START = 2.0  # seconds: psutil derives the start from the time of boot, which moves a little with the clock
 
 
@@ -102,7 +103,7 @@ class Service:
                     process.wait(grace)
                 except psutil.TimeoutExpired:
                     process.kill()
-                    process.wait(grace)
+                    process.wait(_TO_BE_GONE)
         remove(self._pid_file)
         return process is not None
 

@@ -6,7 +6,6 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -32,6 +31,7 @@ from rotation.options import parse
 from rotation.tencentcloud import Cloud, Connection, Manner, connect
 from tests.contracts.staging import told_by
 from tests.fixtures.ports import closed_port
+from tests.fixtures.scf import eventually
 from tests.fixtures.tencent import TencentCloud
 
 CANARY = "canary-2b7e-should-be-seen-nowhere"
@@ -278,10 +278,10 @@ def test_a_request_that_is_held_up_in_the_network_is_refused(tencent: TencentClo
 
     sending = threading.Thread(target=send)
     sending.start()
-    wait_for(lambda: tencent.faults.held == 1)
+    eventually(lambda: tencent.faults.held == 1)
     tencent.clock.advance(302)
     tencent.faults.release()
-    sending.join(10)
+    sending.join()
     tencent.clock.run()
     assert [type(error) for error in failed] == [ClockSkew]
     with pytest.raises(StoreError, match="ResourceNotFound"):
@@ -312,11 +312,3 @@ def test_calls_keep_to_the_rate_that_the_cloud_allows() -> None:
 
 
 ACTIONS = {"GetSecretValue": 300, "PutSecretValue": 100, "DeleteSecretVersion": 50, "ListSecretVersionIds": 40, "X": 20}
-
-
-def wait_for(happens: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if happens():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("it did not happen")

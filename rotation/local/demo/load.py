@@ -21,7 +21,7 @@ from rotation.manifest import Manifest
 from rotation.model import Ring
 from rotation.plugins import Plugins
 
-PATIENCE = 20  # seconds
+PATIENCE = 60  # seconds
 
 
 class Load:
@@ -57,7 +57,7 @@ class Load:
         # The address is the embedded environment's own, and a failing application answers with its counters too.
         request = urllib.request.Request(f"{self._urls[ring]}/health")  # noqa: S310
         try:
-            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
                 found: dict[str, Any] = json.load(answer)
         except urllib.error.HTTPError as error:
             with error:

@@ -17,6 +17,7 @@ class Clock:
         self._lock = Lock()
         self._moved = Condition()
         self._closed = False
+        self._waiting = 0
         self._listeners: list[Callable[[], None]] = []
 
     def now(self) -> float:
@@ -56,10 +57,17 @@ class Clock:
         if stands:
             self.advance(seconds)
             return
-        end = self.now() + seconds
         with self._moved:
+            end = self.now() + seconds
+            self._waiting += 1
             while not self._closed and (left := end - self.now()) > 0:
                 self._moved.wait(left)
+            self._waiting -= 1
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for time to pass."""
+        return self._waiting
 
     def close(self) -> None:
         """Let nobody wait any longer."""

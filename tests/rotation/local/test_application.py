@@ -90,11 +90,11 @@ class World:
         return f"application-{self.number}"
 
     def health(self) -> dict[str, Any]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=30) as answer:
             told: dict[str, Any] = json.load(answer)
             return told
 
-    def until(self, holds: Callable[[dict[str, Any]], bool], seconds: float = 15) -> dict[str, Any]:
+    def until(self, holds: Callable[[dict[str, Any]], bool], seconds: float = 60) -> dict[str, Any]:
         """Its health as soon as something holds of it."""
         deadline = time.monotonic() + seconds
         while not holds(health := self.health()):
@@ -119,7 +119,7 @@ def world(aws_environment: AwsApi, orders_database: Database, tmp_path: Path) ->
             await_port(world, process)
             yield world
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0, output.read_text()
+            assert process.wait(60) == 0, output.read_text()
         finally:
             process.kill()
     for value in world.values:
@@ -187,8 +187,9 @@ def test_a_query_that_has_begun_to_look_for_a_connection_finds_one_though_the_lo
         with old.connection() as connection:
             assert connection.execute(text("SELECT 1")).scalar() == 1
             assert sessions(orders_database) == 2 * application_database.CONNECTIONS
-    switching.join(10)
-    assert sessions(orders_database) == application_database.CONNECTIONS
+    switching.join()
+    # A session that was left ends when the server comes to it.
+    assert within(lambda: sessions(orders_database) == application_database.CONNECTIONS)
     database.close()
     assert generation_in_use(database) is None
 

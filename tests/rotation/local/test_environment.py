@@ -99,7 +99,7 @@ def test_up_starts_what_died(running: Path) -> None:
     before = _pids(running)
     assert before[2] is not None
     psutil.Process(before[2]).kill()
-    psutil.Process(before[2]).wait(5)
+    psutil.Process(before[2]).wait(20)
     said: list[str] = []
     up(running, said.append)
     after = _pids(running)

@@ -9,12 +9,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from rotation.errors import LocalError
+from rotation.local.demo.load import within
 from rotation.local.service import Service, answers_http, answers_tcp
 from tests.fixtures.ports import closed_port, free_port
 
@@ -83,7 +85,7 @@ def test_one_that_was_killed_is_not_running_and_starts_again(make: Make) -> None
     first = service.pid
     assert first is not None
     os.kill(first, signal.SIGKILL)
-    psutil.Process(first).wait(5)
+    psutil.Process(first).wait(20)
     assert service.pid is None
     assert service.start(ENVIRONMENT)
     assert service.pid not in (None, first)
@@ -118,7 +120,8 @@ def test_one_that_ends_at_once_is_told_with_the_last_words_of_this_start(make: M
 
 
 def test_one_that_does_not_get_ready_is_told_and_not_left_running(make: Make) -> None:
-    service = make("import time; print('thinking'); time.sleep(100)")
+    thinking = make("import time; print('thinking'); time.sleep(100)")
+    service = replace(thinking, probe=lambda: not within(lambda: "thinking" in thinking.log.read_text()))
     with pytest.raises(LocalError, match=r"server was not ready after 0\.5 seconds: thinking"):
         service.start(ENVIRONMENT, patience=0.5)
     assert service.pid is None

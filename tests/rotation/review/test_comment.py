@@ -167,10 +167,10 @@ def _many(number: int) -> tuple[Change, ...]:
 
 
 def test_a_plan_of_5000_resources_is_cut_to_the_limit_fast_and_keeps_its_first_part() -> None:
-    began = time.monotonic()
+    began = time.process_time()
     review = _review(PIN, DELETED, *_many(5_000), plan=_plan())
     text = render(review)
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20
     assert len(text.encode()) <= LIMIT
     assert len(text) > LIMIT * 0.9
     assert "`deletes the secret" in text

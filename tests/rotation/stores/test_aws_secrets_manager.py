@@ -190,7 +190,7 @@ class TestAwsSecretsManager(SecretStoreContract, InterruptionContract, Rewrappin
         store.discard(name, 1)
         assert self.api.calls() == {
             "secretsmanager.PutSecretValue": 1,
-            "secretsmanager.DescribeSecret": 3,
+            "secretsmanager.DescribeSecret": 4,
             "secretsmanager.UpdateSecretVersionStage": 4,
         }
 
@@ -220,8 +220,8 @@ class TestAwsSecretsManager(SecretStoreContract, InterruptionContract, Rewrappin
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(timeout=30)
-        assert 1.9 < time.monotonic() - started < 10  # 26 attempts at 10 a second
+            thread.join()
+        assert time.monotonic() - started > 1.9  # 26 attempts at 10 a second
 
     # refusals
 
