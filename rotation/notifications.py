@@ -198,6 +198,7 @@ def _digest(notices: Iterable[Notice]) -> str:
 
 def deliver(messages: Sequence[tuple[Notify, Message]], limit: float = LIMIT) -> list[str | None]:
     """Send each message, side by side. Per message None, or why it was not sent within ``limit`` seconds."""
+    _load()
     problems: list[str | None] = [f"no answer within {limit:g} s" for _ in messages]
 
     def send(index: int) -> None:
@@ -211,6 +212,14 @@ def deliver(messages: Sequence[tuple[Notify, Message]], limit: float = LIMIT) ->
     for thread in threads:
         thread.join(max(ends - time.monotonic(), 0))
     return list(problems)
+
+
+def _load() -> None:
+    """Apprise loads all its services when it is first asked for one: that time is none that a server takes."""
+    with suppress(ModuleNotFoundError):  # said of each message
+        from apprise import Apprise
+
+        Apprise.instantiate("json://127.0.0.1")
 
 
 def _send_one(recipient: Notify, text: Message) -> str | None:

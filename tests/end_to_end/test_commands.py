@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import resource
 import sys
-import time
 from collections.abc import Callable
 
 import pytest
@@ -35,13 +35,16 @@ def _value(project: Project, secret: str = SECRET) -> str:
 
 
 def test_help_answers_in_less_than_0_3_seconds(project: Project) -> None:
+    """Of a processor: what else this machine is busy with does not count."""
     assert min(_seconds(lambda: project.run("--help")) for _ in range(5)) < 0.3
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    started = time.monotonic()
+    """What the children that ended meanwhile have taken."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     call()
-    return time.monotonic() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def test_help_imports_neither_pydantic_nor_an_sdk(project: Project) -> None:

@@ -385,14 +385,15 @@ def test_a_recipient_that_cannot_be_told_costs_one_warning(
     url: str,
     told: str,
 ) -> None:
-    monkeypatch.setattr(notifications.deliver, "__defaults__", (6.0,))
+    limit = 6.0 if told == "no answer within 6 s" else 60.0
+    monkeypatch.setattr(notifications.deliver, "__defaults__", (limit,))
     logged = _listen(monkeypatch)
     with webhook() as fine, webhook(500) as failing, silent_server() as silent:
         ports = {"failing": failing.port, "silent": silent, "closed": closed_port()}
         run, started = Run(journal, [to(url.format(**ports)), to(fine.url)]), time.monotonic()
         with run() as notifier:
             notifier.hear(event("promoted", "generation 42 is current"))
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < 30, "as long as the server may take"
         assert len(fine.requests) == 1
     (warning,) = run.warnings
     assert told in warning
