@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
 from werkzeug.exceptions import NotFound
+from werkzeug.test import create_environ
 from werkzeug.wrappers import Response
 from werkzeug.wsgi import get_input_stream
 
@@ -38,6 +39,12 @@ class Call:
 
     def __str__(self) -> str:
         return f"{self.service}.{self.operation}"
+
+
+def prepare() -> None:
+    """Build the routes of S3, which every thread is asked for. Two threads that build routes at the same time can fail
+    with a SystemError: Python 3.11's ast counts one recursion for all of them (CPython, gh-106905)."""
+    _rest_operation(create_environ("/"), "s3")
 
 
 def read_call(environ: WSGIEnvironment) -> Call:
