@@ -38,7 +38,15 @@ from typing import Any, TypeVar
 import hvac
 from pydantic import Field, ValidationError
 
-from rotation.errors import Conflict, GenerationSpent, KeyturnError, LimitExceeded, StoreError, Unavailable
+from rotation.errors import (
+    Conflict,
+    GenerationSpent,
+    KeyturnError,
+    LimitExceeded,
+    StoreError,
+    Unauthorized,
+    Unavailable,
+)
 from rotation.kv_ledger import Decision, Leaf, Ledger
 from rotation.model import StoreView, Version
 from rotation.options import parse
@@ -69,6 +77,11 @@ class _Missing(StoreError):
     remedy = "Deploy the stack that declares the secret, then run the command again: it resumes."
 
 
+# What Vault and OpenBao say of a path that no engine serves, and of a namespace that is not there.
+_NO_MOUNT = ("no handler for route", "namespace not found")
+_WHICH_MOUNT = (
+    "Compare address, namespace and mount with `vault secrets list -detailed`, or deploy the foundation stack."
+)
 _REFUSALS: Mapping[int, type[KeyturnError]] = {400: _Refused, 404: _Missing}
 
 
@@ -217,8 +230,12 @@ class VaultKv(SecretStore, Rewrapping):
     def _observe_one(self, name: str) -> StoreView:
         try:
             seen = self._look(name)
-        except _Missing:
+        except _Missing as error:
+            self._check_mount(error)
             return StoreView(name, exists=False)
+        # What others have overwritten is no longer current, and becomes what is previous when theirs is adopted.
+        replaced = seen.ledger.current.leaf if seen.foreign and seen.ledger.current else None
+        previous, kept = earlier(self._version_of(name, leaf) for leaf in (*seen.ledger.earlier, replaced))
         return StoreView(
             name=name,
             reference=f"{self._mount}/data/{name}",
@@ -230,6 +247,18 @@ class VaultKv(SecretStore, Rewrapping):
             highest=seen.ledger.highest,
             changed_at=seen.entry.changed_at,
         )
+
+    def _check_mount(self, missing: _Missing) -> None:
+        """Refuse a mount that holds no secrets of version 2: else a wrong option looks like a slot not yet deployed."""
+        path = f"sys/internal/ui/mounts/{self._mount}"
+        if any(words in str(missing) for words in _NO_MOUNT):
+            raise StoreError(f"there is no KV engine at {self._mount}: {missing}", _WHICH_MOUNT)
+        try:
+            found = self._ask(f"look at the mount {self._mount}", lambda c: c.adapter.get(f"/v1/{path}"))["data"]
+        except (Unauthorized, _Missing):
+            return  # it may not be told
+        if found["type"] != "kv" or (found.get("options") or {}).get("version") != "2":
+            raise StoreError(f"the mount {self._mount} is no KV engine of version 2", _WHICH_MOUNT)
 
     def _current(self, seen: _Seen) -> Version | None:
         if seen.foreign:

@@ -361,6 +361,23 @@ class TestVaultKv(Harness, SecretStoreContract, InterruptionContract, Rewrapping
             1,
         )
 
+    def test_a_mount_or_a_namespace_that_is_not_there_is_told_from_a_slot_that_is_not(self) -> None:
+        assert not self.open().observe(["tests/never-deployed"])["tests/never-deployed"].exists
+        for wrong in ({"mount": "kv-elsewhere"}, {"namespace": "ghost"}):
+            store = VaultKv({"address": self.openbao.address, "mount": self.mount, **wrong})
+            with pytest.raises(StoreError, match="there is no KV engine at") as told:
+                store.observe(["orders/db"])
+            assert "vault secrets list" in told.value.remedy
+
+    @pytest.mark.parametrize(("engine", "version"), [("kv", {"version": "1"}), ("transit", {})])
+    def test_an_engine_that_keeps_no_versions_is_told_from_a_slot_that_is_not_there(
+        self, engine: str, version: dict[str, str]
+    ) -> None:
+        with self.openbao.mount(engine, options=version) as mount:
+            store = VaultKv({"address": self.openbao.address, "mount": mount})
+            with pytest.raises(StoreError, match=f"the mount {mount} is no KV engine of version 2"):
+                store.observe(["orders/db"])
+
     def test_an_unknown_option_is_a_wrong_declaration(self) -> None:
         with pytest.raises(DeclarationError, match="muont"):
             VaultKv({"muont": "secret"})

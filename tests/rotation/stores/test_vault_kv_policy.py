@@ -70,6 +70,10 @@ class TestVaultKvWithTheRunnersPolicy(Harness, SecretStoreContract):
     def slot(self) -> str:
         return self.slot_named(next(self.names))
 
+    def test_it_is_told_a_slot_that_is_not_there(self) -> None:
+        name = next(self.names)
+        assert not self.open().observe([name])[name].exists
+
     def test_it_can_rewrap_a_value_and_take_back_what_was_deleted(self) -> None:
         store, name = self.open(), self.slot()
         promoted(store, name, 1)
