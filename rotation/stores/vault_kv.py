@@ -233,9 +233,6 @@ class VaultKv(SecretStore, Rewrapping):
         except _Missing as error:
             self._check_mount(error)
             return StoreView(name, exists=False)
-        # What others have overwritten is no longer current, and becomes what is previous when theirs is adopted.
-        replaced = seen.ledger.current.leaf if seen.foreign and seen.ledger.current else None
-        previous, kept = earlier(self._version_of(name, leaf) for leaf in (*seen.ledger.earlier, replaced))
         return StoreView(
             name=name,
             reference=f"{self._mount}/data/{name}",
