@@ -42,7 +42,7 @@ def _runner(argv: Sequence[str], folder: Path, environment: Mapping[str, str]) -
             runner.kill()
 
 
-def _await(holds: Callable[[], bool], seconds: float = 20) -> None:
+def _await(holds: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it did not happen"

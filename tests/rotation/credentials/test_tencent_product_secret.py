@@ -196,12 +196,12 @@ def test_a_slow_rotation_is_awaited_and_then_left_to_the_next_run(
 ) -> None:
     kind = product.kind(patience=0.3)
     first = installed(kind, 1)
-    monkeypatch.setattr(product.tencent.cloud.tasks, "seconds", 2)
+    monkeypatch.setattr(product.tencent.cloud.tasks, "seconds", 200)
     with pytest.raises(Unavailable, match="end of the rotation"):
         kind.issue(first)
     with pytest.raises(TargetError, match="being rotated"):
         kind.issue(first)
-    product.tencent.clock.advance(2)
+    product.tencent.clock.advance(200)
     product.tencent.clock.run()
     second = installed(kind, 2, first)
     assert product.rotations == 2  # of which one was refused

@@ -64,7 +64,7 @@ def test_the_server_ends_with_the_process_that_started_it(tmp_path: Path) -> Non
         embedded.await_active(hvac.Client(f"http://127.0.0.1:{port}"), supervisor)
         (server,) = psutil.Process(supervisor.pid).children()
         supervisor.kill()
-    server.wait(20)
+    server.wait(60)
     assert not server.is_running()
 
 

@@ -37,7 +37,7 @@ def server_pid(folder: Path) -> int:
     return int((folder / "data" / "postmaster.pid").read_text().split()[0])
 
 
-def await_end(pid: int, seconds: float = 20) -> None:
+def await_end(pid: int, seconds: float = 60) -> None:
     process = psutil.Process(pid) if psutil.pid_exists(pid) else None
     deadline = time.monotonic() + seconds
     while process is not None and process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
@@ -84,7 +84,7 @@ def test_it_stops_at_once_despite_open_sessions_and_keeps_its_data_and_password(
         session.execute("INSERT INTO orders (item) VALUES ('pen')")
         pid = server_pid(folder)
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert not psutil.pid_exists(pid)
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
@@ -101,7 +101,7 @@ def test_a_killed_one_leaves_no_server_and_starts_again(folder: Path, tmp_path: 
     with running(folder, free_port(), tmp_path / "log") as process:
         server = server_pid(folder)
         process.kill()
-        process.wait(20)
+        process.wait(60)
         await_end(server)
     with running(folder, free_port(), tmp_path / "log") as process:
         with connect(folder) as connection:
@@ -109,7 +109,7 @@ def test_a_killed_one_leaves_no_server_and_starts_again(folder: Path, tmp_path: 
         pid_file = folder / "data" / "postmaster.pid"
         stale = pid_file.read_text().split("\n", 1)[1]
         os.kill(server_pid(folder), signal.SIGKILL)
-        assert process.wait(20) != 0
+        assert process.wait(60) != 0
     pid_file.write_text(f"{os.getpid()}\n{stale}")  # the old number is another process by now
     with running(folder, free_port(), tmp_path / "log"), connect(folder) as connection:
         assert connection.execute("SELECT id FROM kept").fetchall() == [(1,)]
@@ -148,7 +148,7 @@ def test_it_ends_with_the_process_that_started_it_when_told_to(folder: Path) -> 
 
 def test_a_second_one_on_the_same_folder_is_refused(folder: Path, tmp_path: Path) -> None:
     with running(folder, free_port(), tmp_path / "log"), start(folder) as second:
-        assert second.wait(20) == 1
+        assert second.wait(60) == 1
         assert second.stderr is not None
         assert "already runs on this folder" in second.stderr.read()
 
