@@ -15,15 +15,16 @@ from rotation.secret_value import SecretValue
 Server = Literal["postgresql", "mysql"]
 
 CONNECTIONS = 4
-_DRAIN = 10.0  # seconds that queries on the old pool may take to end; more than a statement may run
+_DRAIN = 15.0  # seconds that queries on the old pool may take to end; more than a statement may run
 _DRIVERS: Mapping[Server, str] = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
+# In seconds, which a server on a busy machine may take that is well.
 _LIMITS: Mapping[Server, Mapping[str, Any]] = {
     "postgresql": {
-        "connect_timeout": 3,
+        "connect_timeout": 10,
         "application_name": "orders-api",
-        "options": "-c statement_timeout=5000",
+        "options": "-c statement_timeout=10000",
     },
-    "mysql": {"connect_timeout": 3, "read_timeout": 5, "write_timeout": 5},
+    "mysql": {"connect_timeout": 10, "read_timeout": 10, "write_timeout": 10},
 }
 
 
@@ -42,7 +43,7 @@ class Pool:
             connect_args=dict(_LIMITS[server]),
             pool_size=CONNECTIONS,
             max_overflow=0,
-            pool_timeout=2.0,
+            pool_timeout=10.0,
             hide_parameters=True,
         )
         try:
