@@ -73,14 +73,15 @@ class Configuration(BaseModel):
     secrets: dict[str, Wanted]
 
 
-_QUICKLY = Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1})
+_PATIENCE = 30  # seconds for an answer: an error is held against the generation that is read, and a server may be busy
+_ONCE = Config(connect_timeout=10, read_timeout=_PATIENCE, retries={"total_max_attempts": 1})
 
 
 class ConfigurationObject:
     """The application's configuration in S3."""
 
     def __init__(self, bucket: str, key: str) -> None:
-        self._s3 = boto3.client("s3", config=_QUICKLY)
+        self._s3 = boto3.client("s3", config=_ONCE)
         self._object = {"Bucket": bucket, "Key": key}
         self._etag = ""
 
@@ -108,7 +109,7 @@ class ConfigurationObject:
 
 class SecretsManager:
     def __init__(self) -> None:
-        self._client = boto3.client("secretsmanager", config=_QUICKLY)
+        self._client = boto3.client("secretsmanager", config=_ONCE)
 
     def value(self, wanted: InSecretsManager) -> SecretValue:
         """The value of exactly this version, unsealed if it is sealed."""
@@ -124,7 +125,7 @@ class Vault:
 
     def __init__(self, address: str, token: Path) -> None:
         self._token = token
-        self._client = hvac.Client(address, timeout=5)
+        self._client = hvac.Client(address, timeout=_PATIENCE)
         self._connection = {"address": address, "auth": {"method": "token_file", "path": str(token)}}
 
     def value(self, wanted: InVault) -> SecretValue:
