@@ -22,7 +22,20 @@ from rotation.errors import Conflict, JournalError, KeyturnError, StoreError
 from rotation.evidence import Evidence
 from rotation.journal import Journal
 from rotation.manifest import Manifest
-from rotation.model import Act, Blocked, Decision, Done, Ending, Observation, Rejection, Ring, Step, Trigger, Wait
+from rotation.model import (
+    Act,
+    Blocked,
+    Decision,
+    Done,
+    Ending,
+    Observation,
+    Rejection,
+    Ring,
+    Step,
+    StoreView,
+    Trigger,
+    Wait,
+)
 from rotation.observer import Observer, Scene
 from rotation.opening import Opening, Purpose, candidate_of
 from rotation.plugins import Plugins
@@ -200,9 +213,22 @@ class _Run:
         """The stores are asked for the neighbours too: secrets that share a consumer share its configuration."""
         highest = {name: self._journal.highest(name) for name in self._live}
         pins = self._engine.rollout.pins()
-        stored = self._engine.observer.stored(self._engine.manifest.neighbours(self._live), fresh=True)
+        stored = self._stored()
         self._engine.rollout.check(pins, stored, self._deployed)
         return Scene(stored, pins, self._deployed, highest)
+
+    def _stored(self) -> dict[str, StoreView]:
+        """What the stores say. A secret of which they tell nothing fails with its neighbours, and holds up no other."""
+        manifest = self._engine.manifest
+        views = self._engine.observer.stored(manifest.neighbours(self._live), fresh=True, troubled=True)
+        troubles = {name: view.trouble for name, view in views.items() if view.trouble is not None}
+        if not troubles:
+            return views
+        for name in list(self._live):
+            beside = next((other.name for other in manifest.neighbours([name]) if other.name in troubles), None)
+            if beside is not None:
+                self._fail(name, troubles.get(name) or troubles[beside])
+        return {secret.name: views[secret.name] for secret in manifest.neighbours(self._live)}
 
     def _look_at_deployment(self) -> None:
         self._deployed = self._engine.observer.deployed(self._live.values())

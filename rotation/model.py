@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Self
 
+from rotation.errors import KeyturnError
 from rotation.secret_value import SecretValue
 
 
@@ -116,7 +117,9 @@ class StoreView:
 
     ``reference`` is the store's own address of the secret (an ARN, a path). ``rejected`` tells that the pending
     version can no longer be promoted by anyone, ``promoting`` that it can no longer be rejected: a run that decided to
-    promote it may have died since. ``highest`` is the highest generation seen here, 0 for none.
+    promote it may have died since. ``highest`` is the highest generation seen here, 0 for none. ``trouble`` is why the
+    store gives nothing out of this secret, though it does of others: then that is all that is known, and ``exists`` is
+    False.
     """
 
     name: str
@@ -129,6 +132,7 @@ class StoreView:
     promoting: bool = False
     highest: int = 0
     changed_at: datetime | None = None
+    trouble: KeyturnError | None = None
 
 
 @dataclass(frozen=True, slots=True)

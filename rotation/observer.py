@@ -64,15 +64,19 @@ class Observer:
         self._journal = journal
         self._clock = clock
 
-    def stored(self, secrets: Iterable[Secret], *, fresh: bool = False) -> dict[str, StoreView]:
+    def stored(self, secrets: Iterable[Secret], *, fresh: bool = False, troubled: bool = False) -> dict[str, StoreView]:
         """What the stores say, by the declared names, in as few calls as each store allows; ``fresh`` asks for what is
-        there now, which may take a call per secret."""
+        there now, which may take a call per secret. A secret's own trouble is raised, but for who asks for views that
+        are ``troubled``, too."""
         views: dict[str, StoreView] = {}
         by_store = sorted(secrets, key=lambda secret: secret.store.model_dump_json())
         for _, group in groupby(by_store, key=lambda secret: secret.store.model_dump_json()):
             members = list(group)
             seen = self._plugins.store(members[0]).observe([secret.stored_as for secret in members], fresh=fresh)
             views.update({secret.name: seen[secret.stored_as] for secret in members})
+        for view in views.values():
+            if view.trouble is not None and not troubled:
+                raise view.trouble
         return views
 
     def deployed(self, secrets: Iterable[Secret]) -> dict[Place, dict[str, int]]:

@@ -59,7 +59,7 @@ def rewrap(manifest: Manifest, name: str, engine: Engine, say: Say, *, outside: 
     """
     sealed = [secret for secret in manifest.secrets.values() if secret.sealed and secret.key == name]
     with engine.journal.lease([secret.name for secret in sealed]):
-        views = engine.observer.stored(sealed, fresh=True)
+        views = engine.observer.stored(sealed, fresh=True, troubled=True)
         waiting = _waiting(sealed, views)
         for left, reason in waiting.items():
             say(f"{left}: left for later, {reason}")
@@ -123,6 +123,8 @@ def _waiting(secrets: Iterable[Secret], views: Views) -> dict[str, str]:
 
 
 def _not_now(view: StoreView) -> str | None:
+    if view.trouble is not None:
+        return str(view.trouble)
     if view.current is None or view.current.generation is None:
         return "it has no value of keyturn's"
     if view.pending is not None:

@@ -26,7 +26,7 @@ from rotation.notifications import Notice, Notifier
 from rotation.output import Output
 from rotation.plugins import Plugins
 from rotation.settings import Settings, Topic, load
-from rotation.status import SecretStatus, note_schedules, statuses
+from rotation.status import UNREADABLE, SecretStatus, note_schedules, statuses
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,12 @@ class Session:
         return [self.engine.manifest.secret(name).name for name in asked]
 
     def look(self, names: Sequence[str] = ()) -> dict[str, StoreView]:
-        """What the stores say of these secrets, or of all."""
-        secrets = self.engine.manifest.secrets
-        return self.engine.observer.stored(secrets[name] for name in names or secrets)
+        """What the stores say of these secrets, or of all. One of which a store tells nothing is warned of."""
+        views = self._look(names)
+        for name, view in sorted(views.items()):
+            if view.trouble is not None:
+                self.output.warn(f"{name}: {view.trouble}", view.trouble.remedy)
+        return views
 
     def rows(self, seen: Mapping[str, StoreView]) -> list[SecretStatus]:
         """The status of each secret that the stores were asked about."""
@@ -54,7 +57,7 @@ class Session:
 
     def all(self) -> list[SecretStatus]:
         """The status of every secret."""
-        return self.rows(self.look())
+        return self.rows(self._look())
 
     def due(self, rows: Iterable[SecretStatus], trigger: Trigger) -> list[str]:
         """The secrets to turn now. Each of them, and each that is held, is said with the reason."""
@@ -70,6 +73,14 @@ class Session:
         known = self.engine.manifest.secrets
         found = {row.secret for row in rows if row.pending is not None or _is_ahead(row)}
         return sorted(found | (set(opened) & set(known)))
+
+    def unreadable(self, rows: Iterable[SecretStatus]) -> list[str]:
+        """The secrets of which nobody can tell whether they are due, or in flight: a run over them says why."""
+        return [row.secret for row in rows if row.phase == UNREADABLE]
+
+    def _look(self, names: Sequence[str] = ()) -> dict[str, StoreView]:
+        secrets = self.engine.manifest.secrets
+        return self.engine.observer.stored((secrets[name] for name in names or secrets), troubled=True)
 
     def run(
         self,

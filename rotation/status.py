@@ -16,6 +16,7 @@ from rotation.renewal import TOPIC, renew_at
 from rotation.schedule import Count, Origin
 
 _COUNTED = {Origin.SINCE: "counted since", Origin.FIRST_SIGHT: "counted from first sight"}
+UNREADABLE = "unreadable"  # the phase of a secret of which its store tells nothing
 SCHEDULED = "scheduled"  # the topic of the note that tells when a secret was first seen with a schedule
 
 
@@ -145,6 +146,8 @@ def current_since(view: StoreView, promoted: Note | None) -> datetime | None:
 
 def _phase(secret: Secret, view: StoreView, manifest: Manifest, pins: Pins) -> str:
     candidate = candidate_of(view)
+    if view.trouble is not None:
+        return UNREADABLE
     if not view.exists:
         return "not deployed"
     if any(version is not None and version.generation is None for version in (view.current, view.pending)):

@@ -73,11 +73,17 @@ _OTHERS_PER_SECOND = 20
 
 _SIGNED_AT = "KeyturnSignedAt"
 _LOST = frozenset({"ClientNetworkError", "ServerNetworkError"})  # the SDK's own codes: no answer, or none of the API
+
+
+class _Throttled(Unavailable):
+    remedy = "Others call as this account, too: run the command again in a while, with fewer workers: it resumes."
+
+
 _MEANINGS: Refusals = {  # of codes, or of their part before the dot, whatever was called
     "AuthFailure": Unauthorized,
     "AuthFailure.SignatureExpire": ClockSkew,
     "InternalError": OutcomeUnknown,
-    "RequestLimitExceeded": Unavailable,
+    "RequestLimitExceeded": _Throttled,
     "ServiceUnavailable": Unavailable,
     "UnauthorizedOperation": Unauthorized,
 }

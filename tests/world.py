@@ -92,6 +92,7 @@ class Faults:
     opinions: dict[str, Health] = field(default_factory=dict)
     silent_signals: bool = False
     target_down: bool = False
+    withheld: bool = False  # by the store, which gives out the others
 
 
 @dataclass

@@ -72,7 +72,13 @@ class WorldStore(SecretStore):
 
     def observe(self, names: Sequence[str], *, fresh: bool = False) -> dict[str, StoreView]:
         with self._world.call(self._runner, "store.observe"):
-            return {name: _view(name, self._world.parts[name].slot) for name in names}
+            return {name: self._view_of(name) for name in names}
+
+    def _view_of(self, name: str) -> StoreView:
+        part = self._world.parts[name]
+        if part.faults.withheld:
+            return StoreView(name, exists=False, trouble=StoreError(f"{name} is disabled", "Enable it."))
+        return _view(name, part.slot)
 
     def stage(self, name: str, generation: int, value: SecretValue) -> SecretValue:
         with self._call("stage", name) as slot:

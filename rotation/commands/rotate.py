@@ -39,11 +39,13 @@ def run(options: argparse.Namespace) -> int:
             names = [rotation.secret for rotation in reviewed.rotations]
             reviewed.refuse_if_moved(plan_rotations(at_work.engine, names))
         elif options.due:
-            names = sorted({*names, *at_work.due(at_work.all(), why.trigger)})
+            rows = at_work.all()
+            names = sorted({*names, *at_work.due(rows, why.trigger), *at_work.unreadable(rows)})
         elif options.initialize and not names:
             names = [row.secret for row in at_work.all() if row.phase == "empty"]
         elif not names:
-            purpose, names = Purpose.RESUME, at_work.in_flight(at_work.all())
+            rows = at_work.all()
+            purpose, names = Purpose.RESUME, sorted({*at_work.in_flight(rows), *at_work.unreadable(rows)})
         code = at_work.run(options, names, purpose, initialize=options.initialize, until=options.until)
         if options.due:
             at_work.tell_overdue()

@@ -105,9 +105,12 @@ def _stored(engine: Engine) -> tuple[dict[str, StoreView], list[Trouble]]:
     for _, group in groupby(by_store, key=_store):
         members = list(group)
         try:
-            views |= engine.observer.stored(members)
+            seen = engine.observer.stored(members, troubled=True)
         except KeyturnError as error:
             troubles.append(Trouble(members[0].store.kind, error, tuple(secret.name for secret in members)))
+            continue
+        views |= {name: view for name, view in seen.items() if view.trouble is None}
+        troubles += [Trouble(name, view.trouble, (name,)) for name, view in seen.items() if view.trouble is not None]
     return views, troubles
 
 

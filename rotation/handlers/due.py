@@ -47,12 +47,12 @@ def turn_due(engine: Engine, dispatch: Dispatch | None, remaining: Callable[[], 
     :class:`KeyturnError` at the end when a secret needs a person or nobody could be asked to deploy.
     """
     manifest, now = engine.manifest, engine.clock()
-    views = engine.observer.stored(manifest.secrets.values())
+    views = engine.observer.stored(manifest.secrets.values(), troubled=True)
     rows = statuses(views, manifest, engine.journal, engine.rollout.pins(), now)
     due = select(rows, manifest, now).taken
     own = [row for row in rows if _turned_here(manifest, row.secret)]
     secrets: dict[str, str] = {}
-    left, problems = [], []
+    left, problems = [], [f"{name}: {view.trouble}" for name, view in views.items() if view.trouble]
     for work in _works(engine, own, due):
         if remaining() < RESERVE:
             left.append(work.secret)

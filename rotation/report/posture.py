@@ -26,13 +26,14 @@ class State(StrEnum):
     ROLLING_BACK = "rolling back"
     HELD = "held"  # due, and waits for a window
     ROTATING = "rotating"
+    UNREADABLE = "unreadable"  # its store gives nothing out of it
     MISSING = "not deployed"
     EMPTY = "no value"
     UNSCHEDULED = "no schedule"
     CURRENT = "on schedule"
 
 
-ALARMING = (State.FOREIGN, State.BLOCKED, State.STUCK, State.OVERDUE)
+ALARMING = (State.UNREADABLE, State.FOREIGN, State.BLOCKED, State.STUCK, State.OVERDUE)
 WAITING = (State.DUE, State.ROLLING_BACK, State.HELD, State.MISSING, State.EMPTY, State.UNSCHEDULED)
 
 
@@ -100,6 +101,8 @@ def standings(
 def _standing(
     secret: Secret, row: SecretStatus, view: StoreView, under_way: Progress | None, now: datetime
 ) -> Standing:
+    if view.trouble is not None:
+        return Standing(secret, row, State.UNREADABLE, redact(str(view.trouble), (secret.name,)))
     state, note = _in_flight(secret, row, view, under_way, now) or _at_rest(row, now)
     return Standing(secret, row, state, note)
 

@@ -23,7 +23,8 @@ class SecretStore(ABC):
 
     @abstractmethod
     def observe(self, names: Sequence[str], *, fresh: bool = False) -> dict[str, StoreView]:
-        """One view per name, without reading values; ``exists=False`` where there is no slot.
+        """One view per name, without reading values; ``exists=False`` where there is no slot. A refusal of one secret
+        alone is its view's ``trouble``, where the store can tell.
 
         Names are asked for in batches, which a store may answer from some minutes ago; ``fresh`` is for whoever is
         about to act, and may cost a call per name.

@@ -62,14 +62,28 @@ class _Missing(StoreError):
     remedy = "Deploy the stack that declares the secret, then run the command again: it resumes."
 
 
+class _Disabled(StoreError):
+    remedy = "Enable the secret in SSM, then run the command again: it resumes."
+
+
+class _Deleted(StoreError):
+    remedy = "Bring the secret back in SSM (RestoreSecret) and enable it, or take its declaration out."
+
+
+class _Full(LimitExceeded):
+    remedy = "SSM keeps 10 versions of a secret, keyturn at most 5: delete those of others there, then run again."
+
+
 class _Taken(StoreError):
     """That version id is there."""
 
 
 _REFUSALS: Mapping[str, type[KeyturnError]] = {
-    "LimitExceeded": LimitExceeded,
+    "LimitExceeded": _Full,
     "ResourceInUse.VersionIdExists": _Taken,
     "ResourceNotFound": _Missing,
+    "ResourceUnavailable.ResourceDisabled": _Disabled,
+    "ResourceUnavailable.ResourcePendingDeleted": _Deleted,
 }
 
 
@@ -311,6 +325,8 @@ class TencentSsm(SecretStore, Rewrapping, PromotesUnderLease):
             seen = self._look(name)
         except _Missing:
             return StoreView(name, exists=False)
+        except StoreError as error:  # a refusal of this secret alone
+            return StoreView(name, exists=False, trouble=error)
         return StoreView(
             name=name,
             reference=name,

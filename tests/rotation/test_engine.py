@@ -465,6 +465,34 @@ def test_the_trouble_of_one_secret_leaves_the_others_going(three: World) -> None
     assert three.parts["orders/api"].slot.current == 1
 
 
+def test_a_secret_that_its_store_withholds_fails_with_its_neighbours_and_holds_up_no_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared = World(folder, names=THREE).manifest
+    sharing = declared.consumers[CONSUMER].model_copy(update={"secrets": THREE[:2]})
+    manifest = declared.model_copy(update={"consumers": {CONSUMER: sharing}})
+    monkeypatch.setattr(World, "manifest", property(lambda _: manifest))
+    world = fresh(folder, names=THREE)
+    world.parts[THREE[1]].faults.withheld = True
+    results = world.run_all(THREE, ROTATE)
+    assert str(results[THREE[0]].error) == str(results[THREE[1]].error) == f"{THREE[1]} is disabled"
+    assert ended(results[THREE[2]]) == (Ending.PROMOTED, 2)
+    assert [world.parts[name].slot.current for name in THREE] == [1, 1, 2]
+    world.parts[THREE[1]].faults.withheld = False
+    results = world.run_all(THREE[:2], ROTATE)
+    assert {name: ended(result) for name, result in results.items()} == dict.fromkeys(THREE[:2], (Ending.PROMOTED, 2))
+
+
+def test_what_its_store_begins_to_withhold_in_the_middle_of_a_rotation_is_gone_on_with(three: World) -> None:
+    three.run_all(THREE, Request(until="canary", wait=PATIENT))
+    three.parts["orders/api"].faults.withheld = True
+    assert all(isinstance(result.error, StoreError) for result in three.run_all(THREE, RESUME).values())
+    three.parts["orders/api"].faults.withheld = False
+    results = three.run_all(THREE, RESUME)
+    assert {name: ended(result) for name, result in results.items()} == dict.fromkeys(THREE, (Ending.PROMOTED, 2))
+    three.require_quiet()
+
+
 def test_a_secret_that_breaks_midway_leaves_the_others_going(three: World) -> None:
     three.hook = fail_once("target.install", StoreError("no"))
     results = three.run_all(THREE, ROTATE)

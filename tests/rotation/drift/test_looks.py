@@ -272,6 +272,18 @@ def test_a_store_that_cannot_be_asked_leaves_nothing_to_say(world: World) -> Non
     assert set(found(drift).values()) == {Class.UNCHECKED}
 
 
+def test_a_secret_that_its_store_withholds_leaves_just_that_unchecked() -> None:
+    with memory_folder() as folder:
+        world = fresh(folder, names=(NAME, "orders/api"))
+        later(world)
+        world.parts["orders/api"].faults.withheld = True
+        drift = look(world)
+        assert set(found(drift).values()) == {Class.UNCHECKED}
+        assert "stored:orders/api:check" in found(drift)
+        assert not any(NAME in finding.secrets for finding in drift.findings if finding.way is not Way.CONSUMED)
+        assert drift.exit_code == 1
+
+
 # Consumed
 
 

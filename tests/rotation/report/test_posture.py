@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from rotation.errors import StoreError
 from rotation.model import Act, StoreView, Version
 from rotation.pins import Pins
 from rotation.report.posture import Standing, State
@@ -45,6 +46,7 @@ def begun(made: Estate, at: datetime) -> Past:
         (OURS, WEEKLY, State.CURRENT, ""),
         (OURS, None, State.UNSCHEDULED, ""),
         (StoreView("s", exists=False), WEEKLY, State.MISSING, ""),
+        (StoreView("s", exists=False, trouble=StoreError("disabled")), WEEKLY, State.UNREADABLE, "disabled"),
         (StoreView("s"), WEEKLY, State.EMPTY, ""),
         (replace(OURS, pending=Version("x", None)), WEEKLY, State.FOREIGN, "look where it comes from"),
         (replace(OURS, current=Version("x", None)), WEEKLY, State.FOREIGN, "look where it comes from"),
@@ -75,6 +77,7 @@ def begun(made: Estate, at: datetime) -> Past:
         "on schedule",
         "no schedule",
         "no slot",
+        "its store gives nothing out",
         "no value",
         "foreign pending",
         "foreign current",

@@ -127,9 +127,12 @@ class TestWhatIsSpecial(Harness):
         store, name = self.open(), self.slot()
         rejected(store, name, 1)
         self.emulated.ask("UpdateSecret", SecretName=name, VersionId="g0000000001.decided", SecretString="perhaps")
-        with pytest.raises(StoreError, match="altered") as refused:
-            store.observe([name])
-        assert "Put promoting or rejected back into its version g….decided" in refused.value.remedy
+        trouble = store.observe([name])[name].trouble
+        assert "altered" in str(trouble)
+        assert trouble is not None
+        assert "Put promoting or rejected back into its version g….decided" in trouble.remedy
+        with pytest.raises(StoreError, match="altered"):
+            store.stage(name, 2, text_of(2))
         self.emulated.ask("UpdateSecret", SecretName=name, VersionId="g0000000001.decided", SecretString="rejected")
         assert self.shape(name) == Shape(current=None, pending=1, previous=None, rejected=True, revision=0)
 
@@ -137,8 +140,38 @@ class TestWhatIsSpecial(Harness):
         store, name = self.open(), self.slot()
         for number in range(10):
             self.emulated.ask("PutSecretValue", SecretName=name, VersionId=f"by-hand-{number}", SecretString="x")
-        with pytest.raises(LimitExceeded):
+        with pytest.raises(LimitExceeded) as refused:
             store.stage(name, 1, text_of(1))
+        assert "delete those of others there" in refused.value.remedy
+        assert len(self.emulated.values(name)) == 10
+
+    def test_a_disabled_or_deleted_secret_is_told_as_its_own_trouble_and_loses_nothing(self) -> None:
+        """DeleteSecret asks for DisableSecret first, and RestoreSecret brings a disabled secret back."""
+        store, name, other = self.open(), self.slot(), self.slot()
+        two_current(store, name)
+        promoted(store, other, 7)
+        before = self.shape(name)
+        for acts, remedy in (
+            (["DisableSecret"], "Enable the secret in SSM"),
+            (["DeleteSecret"], "RestoreSecret"),
+            (["RestoreSecret"], "Enable the secret in SSM"),
+        ):
+            for act in acts:
+                self.emulated.ask(
+                    act, SecretName=name, **({"RecoveryWindowInDays": 7} if act == "DeleteSecret" else {})
+                )
+            views = store.observe([name, other])
+            trouble = views[name].trouble
+            assert isinstance(trouble, StoreError)
+            assert remedy in trouble.remedy
+            assert not views[name].exists
+            assert current_of(store, other) == store.predict(other, 7)
+            with pytest.raises(StoreError) as refused:
+                store.stage(name, 3, text_of(3))
+            assert refused.value.remedy == trouble.remedy
+        self.emulated.ask("EnableSecret", SecretName=name)
+        assert self.shape(name) == before
+        assert store.read(name) == text_of(2)
 
     def test_a_binary_value_of_others_is_foreign(self) -> None:
         store, name = self.open(), self.slot()
