@@ -77,6 +77,13 @@ class _Missing(StoreError):
     remedy = "Deploy the stack that declares the secret, then run the command again: it resumes."
 
 
+class _Altered(StoreError):
+    remedy = "Put its version before back (`vault kv rollback`), then run again."
+
+
+_NOT_ALLOWED = (
+    "Check the runner's token and its policy, which the foundation stack declares: deploy that after a new declaration."
+)
 # What Vault and OpenBao say of a path that no engine serves, and of a namespace that is not there.
 _NO_MOUNT = ("no handler for route", "namespace not found")
 _WHICH_MOUNT = (
@@ -137,7 +144,11 @@ class VaultKv(SecretStore, Rewrapping):
         """Two calls for each name, of up to 8 names at a time; all of it is fresh."""
         wanted = dict.fromkeys(names)
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            return dict(zip(wanted, pool.map(self._observe_one, wanted), strict=True))
+            views = dict(zip(wanted, pool.map(self._observe_one, wanted), strict=True))
+        refused = [view.trouble for view in views.values() if isinstance(view.trouble, Unauthorized)]
+        if refused and len(refused) == len(views):
+            raise refused[0]  # it is no single secret's trouble
+        return views
 
     def predict(self, name: str, generation: int) -> Version:
         return self._version(name, Leaf(generation=generation))
@@ -233,6 +244,13 @@ class VaultKv(SecretStore, Rewrapping):
         except _Missing as error:
             self._check_mount(error)
             return StoreView(name, exists=False)
+        except Unauthorized as error:
+            return StoreView(name, exists=False, trouble=Unauthorized(str(error), _NOT_ALLOWED))
+        except _Altered as error:
+            return StoreView(name, exists=False, trouble=error)
+        # What others have overwritten is no longer current, and becomes what is previous when theirs is adopted.
+        replaced = seen.ledger.current.leaf if seen.foreign and seen.ledger.current else None
+        previous, kept = earlier(self._version_of(name, leaf) for leaf in (*seen.ledger.earlier, replaced))
         return StoreView(
             name=name,
             reference=f"{self._mount}/data/{name}",
@@ -317,8 +335,7 @@ class VaultKv(SecretStore, Rewrapping):
         except _Missing:
             return 0, Ledger()
         except ValidationError:
-            what = f"the ledger of the secret {name} in {self._mount}/{FOLDER} was altered"
-            raise StoreError(what, "Put its version before back (`vault kv rollback`), then run again.") from None
+            raise _Altered(f"the ledger of the secret {name} in {self._mount}/{FOLDER} was altered") from None
 
     def _highest_leaf(self, name: str) -> int:
         try:

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import requests
 
+from modules import vault_policies
 from rotation import vault
-from rotation.errors import Conflict, DeclarationError, GenerationSpent, StoreError
+from rotation.errors import Conflict, DeclarationError, GenerationSpent, StoreError, Unauthorized
 from rotation.model import Version
 from rotation.secret_value import SecretValue
 from rotation.stores import SecretStore
@@ -267,7 +268,24 @@ class TestVaultKv(Harness, SecretStoreContract, InterruptionContract, Rewrapping
         promoted(store, name, 1)
         self.kv.create_or_update_secret(f"_rotation/{name}/ledger", {"highest": "many"}, mount_point=self.mount)
         with pytest.raises(StoreError, match="was altered"):
-            store.observe([name])
+            store.stage(name, 2, text_of(2))
+
+    def test_a_secret_that_the_policy_leaves_out_keeps_nobody_from_the_others(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As one that was declared after the runner's policy was deployed."""
+        known, new = self.slot(), self.slot()
+        promoted(self.open(), known, 1)
+        rules = vault_policies.document(vault_policies.turn_secrets(self.mount, [known]))
+        with self.openbao.policy(rules) as token:
+            monkeypatch.setenv("VAULT_TOKEN", token)
+            views = self.open().observe([known, new])
+            assert (views[known].trouble, views[known].highest) == (None, 1)
+            trouble = views[new].trouble
+            assert isinstance(trouble, Unauthorized)
+            assert "foundation stack" in trouble.remedy
+            with pytest.raises(Unauthorized):
+                self.open().observe([new])
 
     @pytest.mark.parametrize("settings", [{"max_versions": 1}, {"max_versions": 1, "cas_required": True}])
     def test_a_mount_that_keeps_one_version_and_demands_a_comparison_is_enough(self, settings: Fields) -> None:
