@@ -11,7 +11,7 @@ import pytest
 from tests.bench.measure import Command, medians, variables
 from tests.bench.report import Figure, Section, as_json, as_text
 
-_EATS = "import time; eaten = b'x' * 60_000_000; time.sleep(0.3)"
+_EATS = "import time; eaten = b'x' * 60_000_000; time.sleep(2)"  # long enough to be looked at on a busy machine, too
 _PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {_EATS!r}], check=True)"
 
 
