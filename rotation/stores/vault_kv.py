@@ -248,9 +248,6 @@ class VaultKv(SecretStore, Rewrapping):
             return StoreView(name, exists=False, trouble=Unauthorized(str(error), _NOT_ALLOWED))
         except _Altered as error:
             return StoreView(name, exists=False, trouble=error)
-        # What others have overwritten is no longer current, and becomes what is previous when theirs is adopted.
-        replaced = seen.ledger.current.leaf if seen.foreign and seen.ledger.current else None
-        previous, kept = earlier(self._version_of(name, leaf) for leaf in (*seen.ledger.earlier, replaced))
         return StoreView(
             name=name,
             reference=f"{self._mount}/data/{name}",

@@ -267,6 +267,7 @@ class TestVaultKv(Harness, SecretStoreContract, InterruptionContract, Rewrapping
         store, name = self.open(), self.slot()
         promoted(store, name, 1)
         self.kv.create_or_update_secret(f"_rotation/{name}/ledger", {"highest": "many"}, mount_point=self.mount)
+        assert "was altered" in str(store.observe([name])[name].trouble)
         with pytest.raises(StoreError, match="was altered"):
             store.stage(name, 2, text_of(2))
 
