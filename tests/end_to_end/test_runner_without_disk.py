@@ -126,8 +126,8 @@ def test_the_second_of_two_pipelines_changes_nothing_and_a_cancelled_one_is_take
     with project.watched():
         with first.start("rotate", SECRET) as running:
             _has_said(running, "stage")
-            refused = second.run("rotate", SECRET, expect=1)
-            looked = second.run("status", SECRET)
+            refused = second.meanwhile(running, "rotate", SECRET, expect=1)
+            looked = second.meanwhile(running, "status", SECRET)
             running.send_signal(signal.SIGTERM)
             stdout, stderr = running.communicate(timeout=LIMIT)
         assert running.returncode == 130, stdout + stderr
