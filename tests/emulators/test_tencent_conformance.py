@@ -19,7 +19,7 @@ def _conformance(home: Path, *arguments: str, **variables: str) -> subprocess.Co
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("TENCENTCLOUD_", "KEYTURN_"))}
     command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "tests/conformance", *arguments]
     environment = {**clean, "HOME": str(home), **variables}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
 
 
 def test_unless_it_is_asked_for_it_is_skipped_with_a_reason(tmp_path: Path) -> None:
