@@ -6,13 +6,15 @@ from rotation.custody import Custody
 from rotation.errors import Conflict, TargetError, UsageError
 from rotation.journal import Journal
 from rotation.manifest import Secret
-from rotation.model import Acceptance, Act, StoreView
+from rotation.model import Acceptance, Act, Credential, Ending, StoreView
+from rotation.opening import candidate_of
 from rotation.plugins import Plugins
 from rotation.stores import under_lease
 
 
 def adopt(secret: Secret, view: StoreView, plugins: Plugins, custody: Custody, journal: Journal) -> int:
-    """Make the foreign current version a generation and return its number; the target is asked and not changed.
+    """Make the foreign current version a generation and return its number; the target is asked and not changed. A
+    candidate in flight gives way to it: the store keeps that, as rings may run it, until it is retired.
 
     Raises :class:`UsageError` where there is nothing to adopt, :class:`TargetError` where the target does not accept
     the value, :class:`Conflict` where it is another one by now. Running it again goes on where an earlier run died.
@@ -34,7 +36,10 @@ def adopt(secret: Secret, view: StoreView, plugins: Plugins, custody: Custody, j
             f"the target's answer to the current value of {secret.name} is {answer}, so it is not adopted",
             "Put a value that works into the store (or repair the target), then adopt it.",
         )
-    generation = max(view.highest, journal.highest(secret.name)) + 1
+    generation = _staged_before(secret, view, found, custody)
+    if generation is None:
+        generation = max(view.highest, journal.highest(secret.name)) + 1
+        _end_rotation(secret.name, view, journal)
     intent = journal.intend(secret.name, generation, Act.STAGE)
     custody.stage(secret, generation, found.value)
     # A store may have one name for whatever is current, so what it compares does not tell two foreign values apart.
@@ -45,3 +50,18 @@ def adopt(secret: Secret, view: StoreView, plugins: Plugins, custody: Custody, j
     journal.note(secret.name, "promoted", generation)
     journal.settle(intent, "done", f"adopted version {view.current.version_id} as generation {generation}")
     return generation
+
+
+def _staged_before(secret: Secret, view: StoreView, found: Credential, custody: Custody) -> int | None:
+    """The candidate that holds the same value already: of a run that died here, or what is to be adopted itself."""
+    candidate = candidate_of(view)
+    if view.pending is None or candidate is None or view.rejected:
+        return None
+    return candidate if custody.read(secret, view.pending).value == found.value else None
+
+
+def _end_rotation(name: str, view: StoreView, journal: Journal) -> None:
+    """Say of an open rotation that it ends here: else what is adopted would be taken for what it was to reach."""
+    if journal.rotation(name) is not None:
+        why = "it gives way to a version that is adopted"
+        journal.close_rotation(name, candidate_of(view) or 0, Ending.ROLLED_BACK, why)

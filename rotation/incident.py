@@ -286,7 +286,7 @@ class _Response:
 
     def _old_is_left(self, name: str, view: StoreView) -> bool:
         """Whether a value from before is still kept beside the current one. What later rotations leave is not."""
-        beside = [version for version in (view.previous, view.pending) if version is not None]
+        beside = [version for version in view.versions if version != view.current]
         return not all(self._is_new(name, version.generation) for version in beside)
 
     def _is_void(self, standing: Rotation) -> bool:

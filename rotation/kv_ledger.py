@@ -8,6 +8,8 @@ that runners must agree on is one document, and every change of it is one such w
 - ``moving`` is set before the secret's own path is written: from which version on, and to which leaf. Nothing else is
   begun while that write can still succeed. Whoever finds it written, but not noted as current, notes it.
 - A generation that was dropped, or displaced by another before anyone accepted it, is spent for ever.
+- ``kept`` waits to be dropped like what is previous: where a foreign version is adopted, the candidate that gives way,
+  and what was previous then.
 - ``replaced`` is the envelope before the current one, after a re-wrap: consumers read it until they are deployed anew.
   It goes with the next re-wrap, or with its generation.
 - ``dropping`` names the leaves of spent generations and envelopes until they are deleted.
@@ -81,6 +83,7 @@ class Ledger(_Noted):
     decision: Decision = Decision.OPEN
     moving: Move | None = None
     replaced: Leaf | None = None
+    kept: tuple[Leaf, ...] = ()
     dropping: tuple[Leaf, ...] = ()
 
     @classmethod
@@ -90,12 +93,17 @@ class Ledger(_Noted):
 
     def leaf(self, generation: int) -> Leaf | None:
         """Where the value of a generation lies that is current, pending or previous."""
-        alive = (None if self.current is None else self.current.leaf, self.previous, self.candidate)
+        alive = (None if self.current is None else self.current.leaf, self.previous, self.candidate, *self.kept)
         return next((leaf for leaf in alive if leaf is not None and leaf.generation == generation), None)
 
     @property
     def candidate(self) -> Leaf | None:
         return None if self.pending is None else Leaf(generation=self.pending)
+
+    @property
+    def earlier(self) -> tuple[Leaf, ...]:
+        """What waits to be dropped."""
+        return self.kept if self.previous is None else (self.previous, *self.kept)
 
     @property
     def promoted(self) -> int:
@@ -112,9 +120,9 @@ class Ledger(_Noted):
             return self
         if self.moving is not None and self.moving.base == version:
             raise Conflict(f"generation {self.moving.leaf.generation} is being made current")
-        displaced = () if self.candidate is None else (self.candidate,)
-        return self._with(
-            *displaced,
+        return self._without(
+            self.candidate,
+            version,
             pending=generation,
             decision=Decision.OPEN,
             moving=None,
@@ -138,7 +146,7 @@ class Ledger(_Noted):
 
     def rewrapping(self, leaf: Leaf, base: int) -> Self:
         """Begin to put another envelope of the current generation's value in its place."""
-        if self.current is None or self.current.leaf.next != leaf or self.pending is not None or self.previous:
+        if self.current is None or self.current.leaf.next != leaf or self.pending is not None or self.earlier:
             raise Conflict("it is being rotated, or was re-wrapped by someone else")
         return self._with(moving=Move(leaf=leaf, base=base))
 
@@ -150,9 +158,14 @@ class Ledger(_Noted):
         if old is not None and old.leaf.generation == new.leaf.generation:
             before = () if self.replaced is None else (self.replaced,)
             return self._with(current=new, moving=None, replaced=old.leaf, dropping=(*self.dropping, *before))
-        replaced = () if self.previous is None else (self.previous,)
-        return self._with(
-            *replaced, current=new, previous=old and old.leaf, pending=None, decision=Decision.OPEN, moving=None
+        return self._without(
+            self.previous,
+            self.moving.base,
+            current=new,
+            previous=old and old.leaf,
+            pending=None,
+            decision=Decision.OPEN,
+            moving=None,
         )
 
     def dropped(self, generation: int) -> Self:
@@ -161,6 +174,9 @@ class Ledger(_Noted):
             raise Conflict(f"generation {generation} is current")
         if self.previous is not None and self.previous.generation == generation:
             return self._with(self.previous, previous=None)
+        for leaf in self.kept:
+            if leaf.generation == generation:
+                return self._with(leaf, kept=tuple(other for other in self.kept if other != leaf))
         if self.candidate is not None and self.pending == generation:
             if self.decision is not Decision.REJECTED:
                 raise Conflict(f"generation {generation} is pending and not rejected")
@@ -175,6 +191,13 @@ class Ledger(_Noted):
     def _check_pending(self, generation: int) -> None:
         if self.pending != generation:
             raise Conflict(f"generation {generation} is not pending")
+
+    def _without(self, leaf: Leaf | None, base: int, **changes: object) -> Self:
+        """A copy in which something else has a leaf's place. The leaf is spent, but where others have written version
+        ``base`` of the path, which is being adopted then: it is kept."""
+        if leaf is not None and base != (self.current.version if self.current else 0):
+            return self._with(kept=(*self.kept, leaf), **changes)
+        return self._with(*filter(None, (leaf,)), **changes)
 
     def _with(self, *dropped: Leaf, **changes: object) -> Self:
         """A copy with other fields, and with leaves whose generations are spent from now on."""

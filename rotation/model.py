@@ -117,9 +117,10 @@ class StoreView:
 
     ``reference`` is the store's own address of the secret (an ARN, a path). ``rejected`` tells that the pending
     version can no longer be promoted by anyone, ``promoting`` that it can no longer be rejected: a run that decided to
-    promote it may have died since. ``highest`` is the highest generation seen here, 0 for none. ``trouble`` is why the
-    store gives nothing out of this secret, though it does of others: then that is all that is known, and ``exists`` is
-    False.
+    promote it may have died since. ``kept`` are further generations, which are to be retired after ``previous``: where
+    a foreign version is adopted, what was current before it, and the candidate that gave way to it. ``highest`` is the
+    highest generation seen here, 0 for none. ``trouble`` is why the store gives nothing out of this secret, though it
+    does of others: then that is all that is known, and ``exists`` is False.
     """
 
     name: str
@@ -128,11 +129,17 @@ class StoreView:
     current: Version | None = None
     pending: Version | None = None
     previous: Version | None = None
+    kept: tuple[Version, ...] = ()
     rejected: bool = False
     promoting: bool = False
     highest: int = 0
     changed_at: datetime | None = None
     trouble: KeyturnError | None = None
+
+    @property
+    def versions(self) -> tuple[Version, ...]:
+        """All that is shown here, the current one first where there is one."""
+        return tuple(filter(None, (self.current, self.pending, self.previous, *self.kept)))
 
 
 @dataclass(frozen=True, slots=True)

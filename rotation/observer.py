@@ -114,7 +114,7 @@ class Observer:
         parts: dict[int, Mapping[str, str]] = {}
         if not isinstance(kind, HasPublicPart):
             return parts
-        for version in filter(None, (view.previous, view.current, view.pending)):
+        for version in view.versions:
             with suppress(KeyturnError):
                 credential = self._custody.read(secret, version)
                 parts[credential.generation] = kind.public_part(credential)

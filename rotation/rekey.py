@@ -23,7 +23,7 @@ from rotation.errors import KeyServiceError, KeyturnError, UsageError
 from rotation.journal import Journal
 from rotation.keys import KeyService, MaterialVersions, VersionedKeys
 from rotation.manifest import Key, Manifest, Secret
-from rotation.model import Ring, StoreView, Version
+from rotation.model import Ring, StoreView
 from rotation.plugins import Plugins
 from rotation.sealing import Placed, wrapping
 from rotation.sealing import rewrap as rewrapped
@@ -83,7 +83,7 @@ def raise_minimum(manifest: Manifest, name: str, engine: Engine, say: Say) -> di
             return {}
         views = engine.observer.stored(members, fresh=True)
         oldest = _oldest(key, service, members, views, engine)
-        ours = [s for s in members if s.name in oldest or (s.sealed and s.key == name and _kept(views[s.name]))]
+        ours = [s for s in members if s.name in oldest or (s.sealed and s.key == name and views[s.name].versions)]
         waiting = _recent(ours, views, engine) | _waiting(ours, views)
         if not waiting and min(oldest.values(), default=0) > seen.minimum:
             waiting = _undeployed(ours, engine)
@@ -190,16 +190,12 @@ def _oldest(
     found = {
         secret.name: [
             number
-            for version in _kept(views[secret.name])
+            for version in views[secret.name].versions
             if (number := _version(key, service, engine.custody.stored(secret, version))) is not None
         ]
         for secret in secrets
     }
     return {name: min(numbers) for name, numbers in found.items() if numbers}
-
-
-def _kept(view: StoreView) -> list[Version]:
-    return [version for version in (view.current, view.pending, view.previous) if version is not None]
 
 
 def _recent(secrets: Iterable[Secret], views: Views, engine: Engine) -> dict[str, str]:

@@ -197,5 +197,4 @@ def references(manifest: Manifest, stored: Mapping[str, StoreView]) -> dict[tupl
 
 def _held(view: StoreView) -> dict[int, Version]:
     """The labelled versions by generation; of a re-wrapped one the revision that is current."""
-    versions = (view.previous, view.pending, view.current)
-    return {version.generation: version for version in versions if version is not None and version.generation}
+    return {version.generation: version for version in reversed(view.versions) if version.generation}

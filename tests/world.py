@@ -20,7 +20,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, Self
 
 from rotation import pins as pins_file
-from rotation.engine import Engine, Event, Request, Result
+from rotation.adopt import adopt
+from rotation.engine import Engine, Event, Purpose, Request, Result
 from rotation.journal import LEASE, Journal
 from rotation.manifest import Consumer, ConsumerRing, Manifest, Plugin, Secret
 from rotation.model import Health, Place, Ring, Strategy
@@ -55,19 +56,35 @@ class Slot:
     """One secret in the store: values by generation, and the labels on them.
 
     ``undecided`` is the pending generation while nobody has decided about it; None says that the pending one is being
-    promoted, another generation that it is rejected. ``accepted`` and ``rejected`` remember every decision.
+    promoted, another generation that it is rejected. ``accepted`` and ``rejected`` remember every decision. ``foreign``
+    is what others have made current in the place of ``current``, and ``kept`` the candidates that gave way to such.
     """
 
     values: dict[int, SecretValue] = field(default_factory=dict)
     current: int | None = None
     pending: int | None = None
     previous: int | None = None
+    kept: set[int] = field(default_factory=set)
+    foreign: SecretValue | None = None
     undecided: int | None = None
     accepted: set[int] = field(default_factory=set)
     rejected: set[int] = field(default_factory=set)
 
     def copied(self) -> Slot:
-        return replace(self, values=dict(self.values), accepted=set(self.accepted), rejected=set(self.rejected))
+        return replace(
+            self,
+            values=dict(self.values),
+            kept=set(self.kept),
+            accepted=set(self.accepted),
+            rejected=set(self.rejected),
+        )
+
+    @property
+    def waiting(self) -> list[int]:
+        """The generations that wait to be dropped, the highest first."""
+        replaced = self.current if self.foreign else None
+        waiting = {*self.kept, self.previous, replaced} - {None, None if self.foreign else self.current, self.pending}
+        return sorted(filter(None, waiting), reverse=True)
 
 
 @dataclass
@@ -108,6 +125,14 @@ class Part:
 
     def accepts(self, generation: int) -> bool:
         content = self.content(generation)
+        return bool(self.principals[content["username"]].password == content["password"])
+
+    def accepts_current(self) -> bool:
+        """Whether what consumers read lets them in; so it does where there is nothing yet."""
+        value = self.slot.foreign or self.slot.values.get(self.slot.current or 0)
+        if value is None:
+            return True
+        content = json.loads(value.reveal())
         return bool(self.principals[content["username"]].password == content["password"])
 
     def content(self, generation: int) -> dict[str, Any]:
@@ -232,6 +257,23 @@ class World:
             workers=1,
         )
 
+    def put_by_hand(self, username: str, password: str) -> None:
+        """Somebody gives a login another password, and makes it current in the store."""
+        principal = self.principals.setdefault(username, Principal())
+        principal.password = password
+        self.slot.foreign = SecretValue(json.dumps({"username": username, "password": password}))
+
+    def adopt(self, runner: str = "runner", journal: Path | None = None) -> Result:
+        """Take over what others have made current, and let the rings follow, as the command does."""
+        engine = self.engine(runner, journal)
+        try:
+            with engine.journal.lease([NAME]):
+                view = engine.observer.stored([self.secret()], fresh=True)[NAME]
+                adopt(self.secret(), view, engine.plugins, engine.custody, engine.journal)
+            return engine.run([NAME], Request(Purpose.RESUME, wait=PATIENT))[NAME]
+        finally:
+            engine.journal.close()
+
     def run(self, request: Request | None = None, runner: str = "runner", journal: Path | None = None) -> Result:
         """Run a new runner on the first secret; :class:`Killed` comes through."""
         return self.run_all([NAME], request, runner, journal)[NAME]
@@ -304,7 +346,7 @@ class World:
                 raise Broken(f"{name}: both promoted and rejected: {part.slot.accepted & part.slot.rejected}")
             if self.strategy is Strategy.SINGLE:
                 continue
-            if current is not None and not part.accepts(current):
+            if not part.accepts_current():
                 raise Broken(f"the target denies current generation {current} of {name} after {self.calls[-3:]}")
             self._check_rings(name, part)
 
@@ -344,6 +386,7 @@ class World:
                     "current": part.slot.current,
                     "pending": part.slot.pending if part.slot.pending != part.slot.current else None,
                     "previous": part.slot.previous,
+                    "kept": sorted(part.slot.kept),
                     "running": dict(part.running),
                     "logins": sorted(n for n, principal in part.principals.items() if principal.password is not None),
                 }
@@ -365,9 +408,9 @@ class World:
                     seen = (pins.of(*place, name), self.deployed.get(place, {}).get(name), part.running.get(ring))
                     if seen != (slot.current,) * 3:
                         raise Broken(f"{ring}: pinned, deployed, running are {seen} and current {slot.current}")
-            if slot.current is not None and not part.accepts(slot.current):
+            if not part.accepts_current():
                 raise Broken(f"the target denies current generation {slot.current} of {name}")
-            kept = {part.content(g)["username"] for g in (slot.current, slot.previous) if g is not None}
+            kept = {part.content(g)["username"] for g in (slot.current, *slot.waiting) if g is not None}
             live = {username for username, principal in part.principals.items() if principal.password is not None}
             if not live <= kept:
                 raise Broken(f"the target lets in {sorted(live - kept)} of {name}, which no generation needs")

@@ -28,7 +28,7 @@ from rotation.model import (
 from rotation.plugins import Plugins
 from rotation.secret_value import SecretValue
 from rotation.signals import ReportsRunning, Signal
-from rotation.stores import SecretStore
+from rotation.stores import SecretStore, earlier
 from rotation.targets import Deployment, DeployTarget
 from tests.world import CONSUMER, Broken, Part, Principal, Slot, World
 
@@ -83,19 +83,23 @@ class WorldStore(SecretStore):
     def stage(self, name: str, generation: int, value: SecretValue) -> SecretValue:
         with self._call("stage", name) as slot:
             if generation in slot.values:
-                if generation not in (slot.current, slot.pending, slot.previous):
+                if generation not in (slot.current, slot.pending, *slot.waiting):
                     raise GenerationSpent("used before", max(slot.values))
                 return slot.values[generation]
-            if slot.pending is not None and slot.pending > (slot.current or 0):
+            if slot.foreign is not None:
+                slot.kept.update(filter(None, [slot.pending]))
+            elif slot.pending is not None and slot.pending > (slot.current or 0):
                 raise Broken(f"generation {generation} is staged while {slot.pending} is in flight")
-            if slot.previous is not None and slot.values[slot.previous] != value:
-                raise Broken(f"generation {generation} is staged while {slot.previous} is not retired")
+            elif any(slot.values[waiting] != value for waiting in slot.waiting):
+                raise Broken(f"generation {generation} is staged while {slot.waiting} are not retired")
             slot.values[generation] = value
             slot.pending = slot.undecided = generation
             return value
 
     def read(self, name: str, version: Version | None = None) -> SecretValue:
         with self._call("read", name) as slot:
+            if version is not None and version.generation is None and slot.foreign is not None:
+                return slot.foreign
             generation = version.generation if version else slot.current
             if generation is None or generation not in slot.values:
                 raise StoreError("no such version")
@@ -106,15 +110,17 @@ class WorldStore(SecretStore):
             if slot.current != generation:
                 if slot.pending != generation or slot.undecided not in (None, generation):
                     raise Conflict("rejected or replaced")
-                if slot.undecided == generation:
+                if slot.undecided == generation and slot.foreign is None:
                     self._check_promotion(self._world.parts[name], generation)
                 slot.undecided = None
                 slot.accepted.add(generation)
         with self._call("promote: move", name) as slot:
             if slot.current != generation:
-                if slot.current != (expected.generation if expected else None):
+                if expected != _current(slot):
                     raise Conflict("something else is current")
-                slot.previous, slot.current = slot.current, generation
+                if slot.foreign is not None:
+                    slot.kept.update(filter(None, [slot.previous]))
+                slot.previous, slot.current, slot.foreign = slot.current, generation, None
         with self._call("promote: clear", name) as slot:
             slot.pending = None if slot.pending == generation else slot.pending
 
@@ -150,6 +156,7 @@ class WorldStore(SecretStore):
                 raise Conflict("it is not rejected")
             slot.pending = None if slot.pending == generation else slot.pending
             slot.previous = None if slot.previous == generation else slot.previous
+            slot.kept.discard(generation)
 
     def predict(self, name: str, generation: int) -> Version:
         return Version(f"v{generation}", generation)
@@ -167,7 +174,7 @@ class WorldKind(CredentialKind, ReportsUsage, ComparesPrivileges, HasAdministrat
 
     def issue(self, current: Credential | None) -> SecretValue:
         used = _content(current)["username"] if current else "b"
-        username = used if self._world.strategy is Strategy.SINGLE else {"a": "b", "b": "a"}[used]
+        username = used if self._world.strategy is Strategy.SINGLE else {"a": "b", "b": "a"}.get(used, "a")
         number = len(self._part.slot.values)
         return SecretValue(json.dumps({"username": username, "password": f"canary-{self._runner}-{number}"}))
 
@@ -297,17 +304,23 @@ def _content(credential: Credential) -> dict[str, Any]:
 
 def _view(name: str, slot: Slot) -> StoreView:
     pending = slot.pending if slot.pending != slot.current else None
-    labelled = [g for g in (slot.current, slot.pending, slot.previous) if g is not None]
+    labelled = [g for g in (slot.current, slot.pending, *slot.waiting) if g is not None]
+    previous, kept = earlier(map(_version, slot.waiting))
     return StoreView(
         name,
         reference=f"arn:{name}",
-        current=_version(slot.current),
+        current=_current(slot),
         pending=_version(pending),
-        previous=_version(slot.previous),
+        previous=previous,
+        kept=kept,
         rejected=pending is not None and slot.undecided is not None and slot.undecided != pending,
         promoting=pending is not None and slot.undecided is None,
         highest=max(labelled, default=0),
     )
+
+
+def _current(slot: Slot) -> Version | None:
+    return _version(slot.current) if slot.foreign is None else Version("by hand", None)
 
 
 def _version(generation: int | None) -> Version | None:

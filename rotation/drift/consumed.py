@@ -105,7 +105,7 @@ def _pin(spot: _Spot) -> Iterator[Finding]:
     current = view.current.generation if view.current else None
     if current is None or pinned == current or (pinned == candidate_of(view) and not view.rejected):
         return
-    held = {version.generation for version in (view.pending, view.previous) if version is not None}
+    held = {version.generation for version in view.versions if version != view.current}
     if pinned is None:
         yield spot.finding("pin", f"{spot.secret} is not pinned, and generation {current} is current")
     elif pinned in held:

@@ -103,7 +103,7 @@ def _lock_out(engine: Engine, finding: Finding) -> None:
     (name,) = finding.secrets
     secret = engine.manifest.secret(name)
     kind, view = engine.plugins.kind(secret), _view(engine, name)
-    if view.pending is not None or view.previous is not None:
+    if view.versions != (view.current,):
         raise StoreError(f"the store holds another generation of {name} by now", "Look again.")
     if isinstance(kind, ReportsLeftovers):
         kind.lock_out(finding.aspect.removeprefix(LEFTOVER), kept_credentials(secret, view, engine))

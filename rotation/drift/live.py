@@ -68,7 +68,7 @@ def _findings(secret: Secret, view: StoreView, kind: CredentialKind, scene: Scen
         remedy = f"Find out who changed it there. If it is not locked on purpose: `keyturn rotate {secret.name}`."
         yield Finding(Way.LIVE, secret.name, "current", found, what, remedy, secrets=(secret.name,))
     if isinstance(kind, ReportsLeftovers):
-        sure = answer is Acceptance.ACCEPTED and view.pending is None and view.previous is None
+        sure = answer is Acceptance.ACCEPTED and view.versions == (view.current,)
         yield from (_leftover(secret, left, found, sure=sure) for left in kind.leftovers(kept))
 
 
@@ -89,6 +89,5 @@ def _leftover(secret: Secret, left: Leftover, found: Class, *, sure: bool) -> Fi
 
 def kept_credentials(secret: Secret, view: StoreView, engine: Engine) -> list[Credential]:
     """The credentials that the store holds, the current one first. What else is foreign may be of any form."""
-    others = [v for v in (view.pending, view.previous) if v is not None and v.generation is not None]
-    versions = [view.current, *others] if view.current is not None else others
-    return [engine.custody.read(secret, version) for version in versions]
+    kept = [version for version in view.versions if version == view.current or version.generation is not None]
+    return [engine.custody.read(secret, version) for version in kept]

@@ -110,7 +110,7 @@ def _previous(secret: Secret, view: StoreView) -> Iterator[Finding]:
 
 def _missing(secret: Secret, view: StoreView, used: dict[int, list[Place]]) -> Iterator[Finding]:
     """Generations that are pinned or deployed and not in the store. Without a current one there is nothing to go to."""
-    held = {version.generation for version in (view.current, view.pending, view.previous) if version is not None}
+    held = {version.generation for version in view.versions}
     fix = Fix.REPIN if _is_ours(view.current) else None
     for generation, places in sorted(used.items()):
         if generation not in held:

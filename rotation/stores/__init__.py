@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -34,7 +34,9 @@ class SecretStore(ABC):
     def stage(self, name: str, generation: int, value: SecretValue) -> SecretValue:
         """Put the value as this generation, pending, if the generation is not there yet; return the one that is.
 
-        Two runners that stage the same generation both get the winner's value. Raises
+        Two runners that stage the same generation both get the winner's value. A candidate that is in its place can no
+        longer be promoted. It is dropped; but where the current version is foreign (this one is to adopt it), rings may
+        run it: then it is kept until it is discarded, as is each generation that was current before. Raises
         :class:`~rotation.errors.GenerationSpent` when that generation was there and has been dropped, and
         :class:`~rotation.errors.LimitExceeded` before anything is sent when the store could not hold it.
         """
@@ -96,6 +98,13 @@ class PromotesUnderLease(ABC):
     @abstractmethod
     def confirm(self, name: str, generation: int) -> None:
         """Check the lease, then read that this generation is current (:class:`~rotation.errors.Conflict`)."""
+
+
+def earlier(versions: Iterable[Version | None]) -> tuple[Version | None, tuple[Version, ...]]:
+    """``previous`` and ``kept`` of a view, from all that is neither current nor pending."""
+    ours = {version for version in versions if version is not None and version.generation is not None}
+    first, *others = [*sorted(ours, key=lambda version: version.generation or 0, reverse=True), None]
+    return first, tuple(filter(None, others))
 
 
 def under_lease(store: SecretStore, holds: Callable[[], None]) -> SecretStore:

@@ -13,6 +13,8 @@ generation by a label. Any other version is foreign. What is going on stands in 
 - KEYTURN_REWRAP: on the newest re-wrap.
 - KEYTURN_G0000000042: on the version of generation 42 where its id does not say so. It is attached by the same
   PutSecretValue as the value, and taken off when the version is dropped: a secret has 20 labels in all.
+- KEYTURN_KEPT_G0000000042: on generation 42 where it waits to be discarded and AWS's own labels leave it: it was a
+  candidate, or AWSPREVIOUS, when a foreign version was adopted.
 - KEYTURN_CLAIM: on the newest claim. A claim is a version with the id that the generation would have here, with a
   constant text. It is put before the version with the other id: PutSecretValue with a token that is in use is refused,
   so no two versions can be of one generation, and a dropped one stays spent.
@@ -46,7 +48,7 @@ from rotation.errors import Conflict, GenerationSpent, KeyturnError, LimitExceed
 from rotation.model import StoreView, Version
 from rotation.retries import until
 from rotation.secret_value import SecretValue
-from rotation.stores import Rewrapping, SecretStore, TokenStaging
+from rotation.stores import Rewrapping, SecretStore, TokenStaging, earlier
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager.type_defs import (
@@ -60,7 +62,7 @@ T = TypeVar("T")
 CURRENT, PREVIOUS, PENDING = "AWSCURRENT", "AWSPREVIOUS", "AWSPENDING"
 OPEN, REWRAP, CLAIM = "KEYTURN_OPEN", "KEYTURN_REWRAP", "KEYTURN_CLAIM"
 
-_ALIVE = frozenset({CURRENT, PREVIOUS, PENDING})
+_KEPT = "KEYTURN_KEPT_G"  # and the generation
 
 # https://docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html
 VALUE_BYTES = 65_536
@@ -131,6 +133,15 @@ def _generation_label(generation: int) -> str:
     return f"KEYTURN_G{generation:010d}"
 
 
+def _kept_label(generation: int) -> str:
+    return f"{_KEPT}{generation:010d}"
+
+
+def _keeps(label: str) -> bool:
+    """Whether a version with this label is not dropped."""
+    return label in {CURRENT, PREVIOUS, PENDING} or label.startswith(_KEPT)
+
+
 def _marker_id(name: str, decision: _Decision) -> str:
     fingerprint = uuid.uuid5(_NAMESPACE, f"{name}\n{decision.value}")
     return f"{_MARKER}{decision.value}-{fingerprint}"
@@ -173,7 +184,7 @@ class _Labels:
     @property
     def stale(self) -> tuple[str, ...]:
         """The labels that say the generation of a version that was dropped: a run died before it took them off."""
-        alive = {self.holders.get(label) for label in _ALIVE}
+        alive = {holder for label, holder in self.holders.items() if _keeps(label)}
         return tuple(label for label, holder in self._generations if holder not in alive)
 
     @property
@@ -207,6 +218,14 @@ class _Labels:
             return None
         rewrapped = current is not None and current.generation is not None and current.generation == previous.generation
         return None if rewrapped else previous
+
+    @property
+    def earlier(self) -> tuple[Version | None, tuple[Version, ...]]:
+        """``previous`` and ``kept`` of a view."""
+        kept = (self.version(holder) for label, holder in self.holders.items() if label.startswith(_KEPT))
+        now = (self.current, self.pending)
+        previous, others = earlier(version for version in (self.previous, *kept) if version not in now)
+        return previous or self.previous, others  # of foreign ones at least that one is shown
 
     @property
     def highest(self) -> int:
@@ -260,11 +279,14 @@ class AwsSecretsManager(SecretStore, Rewrapping, TokenStaging):
     def stage(self, name: str, generation: int, value: SecretValue) -> SecretValue:
         _check_limits(name, value)
         version_id = _version_id(name, generation)
+        seen = self._look(name)
+        if _is_foreign(seen.current) and seen.pending is not None and seen.pending.generation != generation:
+            self._keep(seen, seen.pending)
         try:
             labels, ours = self._put(name, version_id, value, [PENDING, OPEN]), True
         except _Exists:
             labels, ours = self._labels_of(name, version_id), False
-        if not _ALIVE.intersection(labels):
+        if not any(map(_keeps, labels)):
             # AWS also answers success, and changes nothing, when a dropped version is put again with its own value.
             return self.read(name, self._claimed(name, generation))
         return value if ours else self.read(name, self.predict(name, generation))
@@ -299,7 +321,7 @@ class AwsSecretsManager(SecretStore, Rewrapping, TokenStaging):
         """The living version with an id of AWS's choice that is of this generation. GenerationSpent without one."""
         versions = self._all_versions(name)
         for version_id, labels in versions.items():
-            if _generation_label(generation) in labels and _ALIVE.intersection(labels):
+            if _generation_label(generation) in labels and any(map(_keeps, labels)):
                 return Version(version_id, generation)
         raise self._spent(name, generation, versions)
 
@@ -312,6 +334,8 @@ class AwsSecretsManager(SecretStore, Rewrapping, TokenStaging):
         if labels.current is None or labels.current.generation != generation:
             candidate = self._check_order(labels, generation, expected)
             self._decide(labels, generation, _Decision.ACCEPTED)
+            if _is_foreign(labels.current) and labels.previous is not None:
+                self._keep(labels, labels.previous)  # AWS puts its label on the foreign version
             labels = self._make_current(labels, candidate.version_id)
             if labels.current is None or labels.current.generation != generation:
                 raise Conflict(f"generation {generation} of the secret {name} is not promoted: another became current")
@@ -332,10 +356,7 @@ class AwsSecretsManager(SecretStore, Rewrapping, TokenStaging):
                 raise Conflict(f"generation {generation} of the secret {name} is pending and not rejected")
             if labels.holders.get(CURRENT) == labels.holders[PENDING]:
                 labels = self._make_current(labels, _marker_id(name, _Decision.REJECTED))
-        for label in (PREVIOUS, PENDING):  # in this order: what is pending is found again after a crash in between
-            holder = labels.holders.get(label)
-            if holder is not None and labels.version(holder).generation == generation:
-                self._drop(labels, label, holder)
+        self._drop(labels, generation, PREVIOUS, PENDING, _kept_label(generation))
 
     def rewrap(self, name: str, expected: Version, value: SecretValue) -> Version:
         _check_limits(name, value)
@@ -345,11 +366,11 @@ class AwsSecretsManager(SecretStore, Rewrapping, TokenStaging):
         new = Version(_version_id(name, expected.generation, revision), expected.generation, revision)
         labels = self._look(name)
         if labels.current != new:
-            if labels.current != expected or labels.pending or labels.previous:
+            if labels.current != expected or labels.pending or labels.previous or labels.earlier[1]:
                 raise Conflict(f"the secret {name} is being rotated, or was re-wrapped by someone else")
             labels = self._add_rewrap(labels, new, value)
         if labels.holders.get(PREVIOUS) == expected.version_id:
-            self._drop(labels, PREVIOUS, expected.version_id)
+            self._drop(labels, expected.generation, PREVIOUS)
         return new
 
     def _add_rewrap(self, labels: _Labels, new: Version, value: SecretValue) -> _Labels:
@@ -360,12 +381,19 @@ class AwsSecretsManager(SecretStore, Rewrapping, TokenStaging):
             raise Conflict(f"the secret {labels.name} was changed while it was re-wrapped")
         return labels
 
-    def _drop(self, labels: _Labels, label: str, version_id: str) -> None:
-        """Take a label of AWS's off a version that then has none, and what said its generation after that: in the
-        other order a run that died in between would leave a foreign version."""
-        self._move(labels.name, label, source=version_id)
-        for generation_label in labels.generation_labels(version_id):
-            self._move(labels.name, generation_label, source=version_id)
+    def _keep(self, labels: _Labels, version: Version) -> None:
+        """Let a version be found that AWS's own labels are about to leave, unless it is foreign."""
+        if version.generation is not None and _kept_label(version.generation) not in labels.holders:
+            self._move(labels.name, _kept_label(version.generation), source=None, to=version.version_id)
+
+    def _drop(self, labels: _Labels, generation: int, *among: str) -> None:
+        """Take those of the labels that a generation has off it, in their order, so that what is pending is found again
+        after a crash; and what said its generation after that, or a foreign version could be left."""
+        there = {label: labels.holders[label] for label in among if label in labels.holders}
+        has = {label: holder for label, holder in there.items() if labels.version(holder).generation == generation}
+        says = {label: holder for holder in has.values() for label in labels.generation_labels(holder)}
+        for label, holder in (has | says).items():
+            self._move(labels.name, label, source=holder)
 
     def _check_order(self, labels: _Labels, generation: int, expected: Version | None) -> Version:
         candidate = _check_pending(labels, generation)
@@ -491,13 +519,19 @@ class AwsSecretsManager(SecretStore, Rewrapping, TokenStaging):
         return ask(call, doing, _REFUSALS, StoreError, quiet)
 
 
+def _is_foreign(version: Version | None) -> bool:
+    return version is not None and version.generation is None
+
+
 def _view(labels: _Labels, arn: str, changed_at: datetime | None) -> StoreView:
+    previous, kept = labels.earlier
     return StoreView(
         name=labels.name,
         reference=arn,
         current=labels.current,
         pending=labels.pending,
-        previous=labels.previous,
+        previous=previous,
+        kept=kept,
         rejected=labels.pending is not None and labels.decision is _Decision.REJECTED,
         promoting=labels.pending is not None and labels.decision is _Decision.ACCEPTED,
         highest=labels.highest,

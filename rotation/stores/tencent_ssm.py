@@ -17,10 +17,10 @@ Which generation is current is read from the values, which are compared in memor
 is the highest whose value ``SSM_Current`` has, of those that can have been promoted: a rollback carries an older one's
 value, and has it before it is decided about. Where no generation has the value it is foreign.
 
-At most 5 of SSM's 10 versions are in use: ``SSM_Current``, current, previous, pending, and one decision. Before and
-after each change what is over is deleted: decisions about lower generations than the highest, what a re-wrap before the
-last has replaced, and ``default``, which Terraform's provider may leave; with a promotion also generations that are
-older than the one that it replaces.
+At most 5 of SSM's 10 versions are in use: ``SSM_Current``, current, previous, pending (or, where a foreign version is
+adopted, the candidate that gave way to it), and one decision. Before and after each change what is over is deleted:
+decisions about lower generations than the highest, what a re-wrap before the last has replaced, and ``default``, which
+Terraform's provider may leave; with a promotion also generations that are older than the one that it replaces.
 What SSM lists is not taken from one look where it would mean that somebody else was here: it may be some moments old.
 """
 
@@ -47,12 +47,13 @@ from rotation.model import StoreView, Version
 from rotation.options import parse
 from rotation.retries import retrying
 from rotation.secret_value import SecretValue
-from rotation.stores import PromotesUnderLease, Rewrapping, SecretStore
+from rotation.stores import PromotesUnderLease, Rewrapping, SecretStore, earlier
 from rotation.tencentcloud import Cloud, Connection, Manner, connect
 
 CURRENT = "SSM_Current"
 PLACEHOLDER = "default"
 NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
+MOST_EARLIER = 2  # generations beside the candidate: with it, a decision and SSM_Current they are 5 versions
 AT_ONCE = 8  # secrets that are observed at a time: SSM allows 40 lists and 300 reads a second
 _DECIDED = ".decided"
 _LOOKS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)  # the pause in seconds before each look, while what is seen is strange
@@ -181,11 +182,25 @@ class _Seen:
         return None if was is not None and was.generation == leaf.generation else leaf
 
     @property
-    def previous(self) -> _Leaf | None:
-        """What was current before the current one; or before others made theirs current."""
-        now = self.current or self.pending
-        lower = [leaf for leaf in self.values if now is None or leaf.generation < now.generation]
-        return max(lower, default=None)
+    def earlier(self) -> list[_Leaf]:
+        """The last re-wrap of each generation that is neither current nor pending: what was current before the current
+        one, or before others made theirs current, and what gave way to what is adopted."""
+        now = {leaf.generation for leaf in (self.current, self.pending) if leaf is not None}
+        last = {leaf.generation: leaf for leaf in sorted(self.values)}
+        return [leaf for generation, leaf in last.items() if generation not in now]
+
+    @property
+    def displaced(self) -> list[str]:
+        """The version ids that go when another candidate is staged. Where that is to adopt a foreign version, this one
+        stays, to be retired; an older generation with its value lives on in it, and of others the last re-wrap is
+        enough. Without room for it, it goes, too: then the last adoption died, and it is what that was to adopt."""
+        if self.pending is None:
+            return []
+        value = self.values[self.pending]
+        others = [leaf for leaf in self.earlier if not hmac.compare_digest(self.values[leaf], value)]
+        if not self.foreign or len(others) >= MOST_EARLIER:
+            return [str(self.pending)]
+        return [str(leaf) for leaf in self.values if leaf not in (*others, self.pending)]
 
     @property
     def rejected(self) -> bool:
@@ -310,7 +325,7 @@ class TencentSsm(SecretStore, Rewrapping, PromotesUnderLease):
         leaf = _Leaf(expected.generation, expected.revision + 1)
         seen = self._look(name)
         if seen.current != leaf:
-            if seen.current_version != expected or seen.pending is not None or seen.previous is not None:
+            if seen.current_version != expected or seen.pending is not None or seen.earlier:
                 raise Conflict(f"the secret {name} is being rotated, or was re-wrapped by someone else")
             self._sweep(seen)
             self._place(name, self._put(name, str(leaf), value.reveal().encode()))
@@ -327,12 +342,14 @@ class TencentSsm(SecretStore, Rewrapping, PromotesUnderLease):
             return StoreView(name, exists=False)
         except StoreError as error:  # a refusal of this secret alone
             return StoreView(name, exists=False, trouble=error)
+        previous, kept = earlier(leaf.version for leaf in seen.earlier)
         return StoreView(
             name=name,
             reference=name,
             current=seen.current_version,
             pending=seen.pending.version if seen.pending else None,
-            previous=seen.previous.version if seen.previous else None,
+            previous=previous,
+            kept=kept,
             rejected=seen.rejected,
             promoting=seen.promoting,
             highest=seen.highest,
@@ -398,11 +415,11 @@ class TencentSsm(SecretStore, Rewrapping, PromotesUnderLease):
         return seen.pending
 
     def _displace(self, seen: _Seen) -> None:
-        """Drop the candidate in whose place another one is staged, unless it is being promoted."""
+        """Take the candidate out of the way of the next one, unless it is being promoted."""
         if seen.pending is not None:
             with suppress(_Dropped):  # by who does the same: the decision goes when the next generation is there
                 self._decide(seen, seen.pending.generation, _Decision.REJECTED)
-            self._delete(seen.name, [str(seen.pending)])
+            self._delete(seen.name, seen.displaced)
 
     def _decide(self, seen: _Seen, generation: int, decision: _Decision) -> None:
         """Put what is decided; :class:`Conflict` where the opposite was decided first."""

@@ -51,7 +51,7 @@ from rotation.kv_ledger import Decision, Leaf, Ledger
 from rotation.model import StoreView, Version
 from rotation.options import parse
 from rotation.secret_value import SecretValue
-from rotation.stores import Rewrapping, SecretStore
+from rotation.stores import Rewrapping, SecretStore, earlier
 from rotation.vault import Connection, connect
 
 T = TypeVar("T")
@@ -248,12 +248,16 @@ class VaultKv(SecretStore, Rewrapping):
             return StoreView(name, exists=False, trouble=Unauthorized(str(error), _NOT_ALLOWED))
         except _Altered as error:
             return StoreView(name, exists=False, trouble=error)
+        # What others have overwritten is no longer current, and becomes what is previous when theirs is adopted.
+        replaced = seen.ledger.current.leaf if seen.foreign and seen.ledger.current else None
+        previous, kept = earlier(self._version_of(name, leaf) for leaf in (*seen.ledger.earlier, replaced))
         return StoreView(
             name=name,
             reference=f"{self._mount}/data/{name}",
             current=self._current(seen),
             pending=self._version_of(name, seen.ledger.candidate),
-            previous=self._version_of(name, seen.ledger.previous),
+            previous=previous,
+            kept=kept,
             rejected=seen.ledger.decision is Decision.REJECTED,
             promoting=seen.ledger.decision is Decision.ACCEPTED,
             highest=seen.ledger.highest,

@@ -16,12 +16,15 @@ from tests.contracts.staging import (
     ATTEMPTS,
     CANARY,
     SCENARIOS,
+    Killed,
     Moment,
     Shape,
     StoreHarness,
     Trouble,
+    adopted,
     current_of,
     die,
+    every_point,
     one_rejected,
     promoted,
     rejected,
@@ -84,6 +87,52 @@ class SecretStoreContract(StoreHarness):
         self.put_foreign(name, "by hand")
         promoted(store, name, 1)
         assert store.read(name) == text_of(1)
+
+    def test_what_gives_way_to_an_adopted_version_is_kept_until_it_is_dropped(self) -> None:
+        store, name = self.open(), self.slot()
+        two_pending(store, name)
+        adopted(store, name, 3, self.put_foreign(name, "by hand"))
+        assert self.kept(name) == (3, [2, 1])
+        assert [store.read(name, store.predict(name, generation)) for generation in (1, 2)] == [text_of(1), text_of(2)]
+        assert store.stage(name, 2, SecretValue("other")) == text_of(2)
+        with pytest.raises(Conflict):
+            store.promote(name, 2, store.predict(name, 3))
+        store.discard(name, 2)
+        assert self.kept(name) == (3, [1])
+        store.discard(name, 1)
+        assert self.kept(name) == (3, [])
+        with pytest.raises(GenerationSpent):
+            store.stage(name, 2, text_of(2))
+        promoted(store, name, 4)
+        assert self.kept(name) == (4, [3])
+
+    def test_a_rejected_candidate_is_kept_too_when_it_gives_way(self) -> None:
+        store, name = self.open(), self.slot()
+        two_rejected(store, name)
+        adopted(store, name, 3, self.put_foreign(name, "by hand"))
+        assert self.kept(name) == (3, [2, 1])
+
+    def test_an_adoption_that_dies_at_any_call_is_finished_by_the_next(self) -> None:
+        for nth, moment in every_point():
+            store, name = self.open(), self.slot()
+            two_pending(store, name)
+            foreign = self.put_foreign(name, "by hand")
+            dying = self.open()
+            try:
+                with self.at_call(dying, nth, moment, die):
+                    adopted(dying, name, 3, foreign)
+            except Killed:
+                if current_of(store, name) == Version(foreign, None):
+                    adopted(store, name, 3, foreign)
+                assert self.kept(name) == (3, [2, 1]), (nth, moment)
+                continue
+            break
+
+    def kept(self, name: str) -> tuple[int | None, list[int]]:
+        """The current generation, and those that wait to be dropped."""
+        view = self.open().observe([name])[name]
+        waiting = [version.generation for version in (view.previous, *view.kept) if version and version.generation]
+        return view.current.generation if view.current else None, waiting
 
     # stage, read, predict
 

@@ -84,6 +84,13 @@ def current_of(store: SecretStore, name: str) -> Version | None:
     return store.observe([name])[name].current
 
 
+def adopted(store: SecretStore, name: str, generation: int, foreign: str) -> None:
+    """Give a foreign current version's value to a generation, and make that current."""
+    version = Version(foreign, None)
+    store.stage(name, generation, store.read(name, version))
+    store.promote(name, generation, version)
+
+
 def promoted(store: SecretStore, name: str, generation: int) -> None:
     store.stage(name, generation, text_of(generation))
     store.promote(name, generation, current_of(store, name))
@@ -235,7 +242,7 @@ def together(work: Sequence[Callable[[], object]]) -> list[bool]:
     start = threading.Barrier(len(work))
 
     def run(act: Callable[[], object]) -> bool:
-        start.wait(timeout=10)
+        start.wait(timeout=60)
         return wins(act)
 
     with ThreadPoolExecutor(len(work)) as pool:

@@ -48,7 +48,20 @@ def test_nothing_displaces_what_can_still_become_current() -> None:
     accepted = Ledger().staged(1, 0).accepted(1, 0)
     with pytest.raises(Conflict, match="generation 1 is being made current"):
         accepted.staged(2, 0)
-    assert accepted.staged(2, 1).is_spent(1), "the path has moved on: the write for 1 cannot succeed any more"
+    moved_on = accepted.staged(2, 1)  # by others: the write for 1 cannot succeed any more
+    assert (moved_on.pending, moved_on.kept) == (2, (Leaf(generation=1),))
+
+
+def test_what_gives_way_to_what_is_adopted_is_kept_until_it_is_dropped() -> None:
+    ledger = promoted(promoted(Ledger(), 1, 0), 2, 1).staged(3, 2)
+    adopted = promoted(ledger, 4, 3)  # after a version of others
+    assert adopted.promoted == 4
+    assert adopted.earlier == (Leaf(generation=2), Leaf(generation=3), Leaf(generation=1))
+    for generation in (3, 1, 2):
+        assert not adopted.is_spent(generation)
+        adopted = adopted.dropped(generation)
+        assert adopted.is_spent(generation)
+    assert adopted.earlier == ()
 
 
 def test_a_rewrap_keeps_the_generation_and_the_envelope_before() -> None:

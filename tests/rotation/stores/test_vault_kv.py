@@ -317,7 +317,7 @@ class TestVaultKv(Harness, SecretStoreContract, InterruptionContract, Rewrapping
         assert (view.current, view.pending, view.promoting) == (foreign, store.predict(name, 2), True)
         store.stage(name, 3, store.read(name, foreign))
         store.promote(name, 3, foreign)
-        assert self.shape(name) == Shape(current=3, pending=None, previous=1, rejected=False, revision=0)
+        assert self.shape(name) == Shape(current=3, pending=None, previous=2, rejected=False, revision=0)
         assert self.entry(name) == {"value": "by hand"}
 
     def test_nothing_is_staged_in_the_place_of_what_is_being_promoted(self) -> None:
