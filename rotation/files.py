@@ -38,6 +38,22 @@ def write_atomically(path: Path, text: str) -> None:
         raise KeyturnError(f"cannot write {path.name}: {error.strerror or error}", remedy) from error
 
 
+def write_private(path: Path, content: str | bytes) -> None:
+    """Replace a file (text as UTF-8) by one that only its owner reads, so that a crash leaves the old or the new one.
+
+    Its folder is there. The new file has one name, so that what a killed process left of it is gone with the next
+    one: two at once are the caller's to keep apart. Raises OSError.
+    """
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+    _flush_folder(path.parent)
+
+
 def remove(path: Path) -> None:
     """Remove a file for good; no file is fine. Raises :class:`KeyturnError` when it cannot be removed."""
     try:

@@ -17,27 +17,28 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from rotation.database_login import Login, Place, parse
 from rotation.errors import KeyturnError, LocalError
-from rotation.local.postgresql import (
+from rotation.files import write_private
+from rotation.local.database_server import (
     HOST,
+    MAX_CONNECTIONS,
     await_leftovers,
+    await_login,
     environment,
     kept_login,
     only_one,
+    superuser_of,
     until_stopped,
-    write_private,
 )
 from rotation.local.supervised import run
 from rotation.mysql import Transport, connected
 from rotation.mysql.verifiers import verifier
 from rotation.secret_value import SecretValue
 
-MAX_CONNECTIONS = 200
 _LEDGER = "keyturn"
 _USER = ["--user=root"] if os.geteuid() == 0 else []  # it wants to be told
 _FOLDERS = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
@@ -62,23 +63,17 @@ def superuser(folder: Path) -> SecretValue:
 
     Raises :class:`LocalError` where no server was ever started.
     """
-    try:
-        return SecretValue((folder / "superuser.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise LocalError("the embedded MariaDB has never been started here") from error
+    return superuser_of("MariaDB", folder)
 
 
 def await_ready(folder: Path, seconds: float = 30) -> None:
     """Return when the server answers its root user, or raise :class:`LocalError` after that many seconds."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            with connected(_login(folder), Transport("disable")):
-                return
-        except KeyturnError:
-            if time.monotonic() > deadline:
-                raise LocalError(f"the embedded MariaDB did not answer within {seconds:.0f} s") from None
-        time.sleep(0.05)
+    await_login("MariaDB", lambda: _log_in(folder), KeyturnError, seconds)
+
+
+def _log_in(folder: Path) -> None:
+    with connected(_login(folder), Transport("disable")):
+        pass
 
 
 def provision(folder: Path, sample: Sample = Sample()) -> SecretValue:
@@ -124,7 +119,7 @@ def serve(folder: Path, port: int) -> int:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = folder.resolve()
     data = folder / "data"
-    with only_one(folder, "MariaDB"):
+    with only_one("MariaDB", folder):
         login = kept_login(folder / "superuser.json", port, "root", "mysql", "mysql")
         await_leftovers(data)
         if not data.exists():

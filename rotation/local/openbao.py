@@ -30,8 +30,7 @@ from hvac.exceptions import VaultError
 
 from rotation.errors import LocalError
 from rotation.file_lock import held
-from rotation.files import write_atomically
-from rotation.local.postgresql import write_private
+from rotation.files import write_atomically, write_private
 from rotation.local.supervised import run
 
 HOST = "127.0.0.1"

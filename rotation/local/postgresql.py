@@ -15,35 +15,38 @@ data stays in ``DIR/data``.
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import json
 import os
 import pwd
-import secrets
 import shutil
 import signal
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import psycopg
 from psycopg import sql
 
 from rotation.errors import LocalError
+from rotation.files import write_private
+from rotation.local.database_server import (
+    HOST,
+    MAX_CONNECTIONS,
+    await_leftovers,
+    await_login,
+    environment,
+    kept_login,
+    only_one,
+    superuser_of,
+    until_stopped,
+)
 from rotation.local.supervised import run
 from rotation.secret_value import SecretValue
-
-HOST = "127.0.0.1"
-MAX_CONNECTIONS = 200
-_PASSWORD_BYTES = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +63,12 @@ def superuser(folder: Path) -> SecretValue:
 
     Raises :class:`LocalError` where no server was ever started.
     """
-    try:
-        return SecretValue((folder / "superuser.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise LocalError("the embedded PostgreSQL has never been started here") from error
+    return superuser_of("PostgreSQL", folder)
 
 
 def await_ready(folder: Path, seconds: float = 30) -> None:
     """Return when the server answers its superuser, or raise :class:`LocalError` after that many seconds."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            _connect(folder).close()
-        except (LocalError, psycopg.OperationalError):
-            if time.monotonic() > deadline:
-                raise LocalError(f"the embedded PostgreSQL did not answer within {seconds:.0f} s") from None
-            time.sleep(0.05)
-        else:
-            return
+    await_login("PostgreSQL", lambda: _connect(folder).close(), psycopg.OperationalError, seconds)
 
 
 def provision(folder: Path, sample: Sample = Sample()) -> SecretValue:
@@ -147,7 +138,7 @@ def serve(folder: Path, port: int) -> int:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = folder.resolve()
     data = folder / "data"
-    with only_one(folder):
+    with only_one("PostgreSQL", folder):
         login = kept_login(folder / "superuser.json", port, "postgres", "postgres")
         await_leftovers(data)
         if not data.exists():
@@ -160,63 +151,9 @@ def serve(folder: Path, port: int) -> int:
                     *("-c", f"max_connections={MAX_CONNECTIONS}", "-c", "log_line_prefix=%m [%p] %q%u@%d "),
                 ],
                 data,
-            )
+            ),
+            signal.SIGINT,
         )
-
-
-@contextmanager
-def only_one(folder: Path, server: str = "PostgreSQL") -> Iterator[None]:
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LocalError(f"an embedded {server} already runs on this folder") from error
-        yield
-
-
-def kept_login(path: Path, port: int, username: str, database: str, engine: str = "postgres") -> dict[str, Any]:
-    """The login kept in a file, with the port of today; made with a random password where there is none."""
-    password = (
-        json.loads(path.read_text(encoding="utf-8"))["password"]
-        if path.exists()
-        else secrets.token_urlsafe(_PASSWORD_BYTES)
-    )
-    login = {"engine": engine, "host": HOST, "port": port, "username": username}
-    login |= {"password": password, "dbname": database}
-    write_private(path, json.dumps(login))
-    return login
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace a file by one that only its owner reads, so that a crash leaves the old or the new text."""
-    fresh = path.with_suffix(".new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-
-
-def await_leftovers(data: Path, seconds: float = 15) -> None:
-    """Wait for the processes of a killed server to end, then drop its pid file.
-
-    PostgreSQL itself would refuse to start when that old pid is by now another process of the same user, as happens
-    when a container starts again. Every server process has the data folder as its working folder.
-    """
-    deadline = time.monotonic() + seconds
-    while any(_works_in(process, data) for process in psutil.process_iter()):
-        if time.monotonic() > deadline:
-            raise LocalError("an older embedded server still runs on this folder and does not stop")
-        time.sleep(0.05)
-    (data / "postmaster.pid").unlink(missing_ok=True)
-
-
-def _works_in(process: psutil.Process, folder: Path) -> bool:
-    try:
-        return process.cwd() == str(folder)
-    except psutil.Error:
-        return False
 
 
 def _initialise(folder: Path, password: str) -> None:
@@ -240,22 +177,6 @@ def _initialise(folder: Path, password: str) -> None:
     finally:
         password_file.unlink()
     fresh.rename(folder / "data")
-
-
-def until_stopped(command: Sequence[str], stop: signal.Signals = signal.SIGINT) -> int:
-    """Run the server to its end; SIGTERM or SIGINT here is ``stop`` there."""
-    server = subprocess.Popen(command, env=environment(), cwd="/")
-    try:
-        return server.wait()
-    except KeyboardInterrupt:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
-        server.send_signal(stop)
-        return server.wait()
-
-
-def environment() -> dict[str, str]:
-    return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 
 def _programs() -> Path:

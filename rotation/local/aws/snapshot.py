@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import pickle
 from collections import defaultdict
 from collections.abc import Iterable
@@ -26,6 +25,7 @@ from moto.core.base_backend import BackendDict
 from moto.s3.utils import _VersionedKeyStore
 
 from rotation.errors import LocalError
+from rotation.files import write_private
 
 _SUFFIX = ".state"
 _log = logging.getLogger("aws")
@@ -85,7 +85,7 @@ class Snapshot:
                 reached = self._applied[service]
                 data = _pickled(service)
             if data is not None:
-                _replace(self._folder / f"{service}{_SUFFIX}", data)
+                write_private(self._folder / f"{service}{_SUFFIX}", data)
             self._saved[service] = reached
 
     def forget(self) -> None:
@@ -165,19 +165,3 @@ def _attributes(backend: Any) -> dict[str, Any]:
         name: _Contents(dict(value), getattr(value, "__dict__", {})) if isinstance(value, defaultdict) else value
         for name, value in vars(backend).items()
     }
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Replace a file so that after a crash it holds either the old or the new content, and nobody else reads it."""
-    draft = path.with_suffix(".new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
-    draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

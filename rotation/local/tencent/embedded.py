@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rotation.errors import LocalError
 from rotation.file_lock import held
-from rotation.local.postgresql import write_private
+from rotation.files import write_private
 from rotation.local.tencent.cloud import Cloud, Settings
 from rotation.local.tencent.records import Records
 from rotation.local.tencent.server import Server

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from rotation.errors import LocalError
+from rotation.files import write_private
 from rotation.local.declared import synthesized
 from rotation.local.embedded import FOLDER
 from rotation.local.embedded.local_tencent import REGION, LocalTencent
 from rotation.local.embedded.local_tencent.declared import provision as put_in_place
 from rotation.local.embedded.local_tencent.function import have_function
-from rotation.local.postgresql import write_private
 from rotation.local.tencent.embedded import Custody, custody
 from rotation.manifest import Manifest, Secret
 from rotation.model import Version

@@ -18,13 +18,13 @@ import requests
 from hvac.exceptions import InvalidPath, VaultError
 
 from rotation.errors import LocalError
+from rotation.files import write_private
 from rotation.kv_ledger import Leaf
 from rotation.local import openbao
 from rotation.local.declared import synthesized
 from rotation.local.embedded import FOLDER
 from rotation.local.embedded.local_vault import LocalVault
 from rotation.local.embedded.local_vault.declared import provision as put_in_place
-from rotation.local.postgresql import write_private
 from rotation.manifest import Manifest
 from rotation.plugins import Plugins
 from rotation.sealing import is_sealed, unseal
