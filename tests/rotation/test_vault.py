@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import requests
 import stamina
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -27,7 +28,7 @@ from rotation.secret_value import SecretValue
 from rotation.stores.vault_kv import VaultKv
 from rotation.vault import Vault, connect
 from tests.contracts.staging import CANARY, promoted, text_of, told_by
-from tests.fixtures.openbao import OpenBao, Proxy, persistent
+from tests.fixtures.openbao import OpenBao, Proxy, await_versions, cluster, persistent
 from tests.fixtures.ports import free_port
 from tests.fixtures.tls import Shelf, material, serving
 
@@ -517,8 +518,10 @@ def test_a_standby_that_points_to_the_leader_is_followed(
         store._vault.session.close()
 
 
-def test_a_promotion_goes_on_where_the_leader_changes_under_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No server is there at first; then one comes up on the same storage, as a new leader does."""
+def test_a_promotion_goes_on_where_its_server_is_started_anew_under_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No server is there at first; then one comes up on the same storage."""
     port, folder = free_port(), tmp_path / "server"
     with persistent(folder, port) as server:
         monkeypatch.setenv("VAULT_TOKEN", server.token)
@@ -536,6 +539,41 @@ def test_a_promotion_goes_on_where_the_leader_changes_under_it(tmp_path: Path, m
             assert not thread.is_alive()
             assert store.read("orders/db") == text_of(2)
     store._vault.session.close()
+
+
+def test_a_cluster_changes_its_leader_under_a_promotion_and_the_old_one_serves_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that the runner is connected to steps down when it is to write the current value."""
+    stepped_down = threading.Event()
+    with cluster(tmp_path) as (old, new):
+        monkeypatch.setenv("VAULT_TOKEN", old.token)
+        root = old.client()
+        root.sys.enable_secrets_engine("kv", path="secret", options={"version": "2"})
+        await_versions(root, "secret")
+        root.secrets.kv.v2.update_metadata("orders/db", custom_metadata={"a": "b"}, mount_point="secret")
+        store = VaultKv({"address": old.address})
+        promoted(store, "orders/db", 1)
+        store.stage("orders/db", 2, text_of(2))
+
+        class SteppingDown(requests.adapters.HTTPAdapter):
+            def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+                ours = (request.method, request.path_url) == ("POST", "/v1/secret/data/orders/db")
+                if ours and not stepped_down.is_set():
+                    stepped_down.set()
+                    root.adapter.put("/v1/sys/step-down")
+                return super().send(request, *args, **kwargs)
+
+        store._vault.session.mount("http://", SteppingDown())
+        with stamina.set_testing(False):
+            store.promote("orders/db", 2, store.predict("orders/db", 1))
+        assert stepped_down.is_set()
+        assert store.read("orders/db") == text_of(2)
+        view = store.observe(["orders/db"])["orders/db"]
+        assert (view.current, view.pending) == (store.predict("orders/db", 2), None)
+        entry = new.client().secrets.kv.v2.read_secret_metadata("orders/db", mount_point="secret")["data"]
+        assert entry["current_version"] == 2, "it was written once"
+        store._vault.session.close()
 
 
 # what is told
