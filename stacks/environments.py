@@ -198,7 +198,7 @@ def _local(
         pace=Pace(
             bake=timedelta(seconds=4),
             settle=timedelta(seconds=2),
-            patience=timedelta(seconds=10),
+            patience=timedelta(minutes=1),  # a machine may be busy
             grace=timedelta(seconds=3),
         ),
         config=f"keyturn-{name}-config",
