@@ -13,13 +13,13 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from rotation.bucket import Bucket, Stored
+from rotation.buckets import Bucket, Stored
 from rotation.errors import Conflict, LeaseHeld
 from rotation.pipeline import run_url
 
 LEASE = timedelta(seconds=90)
 RENEWAL = LEASE / 4
-BRIEF = timedelta(seconds=15)  # for one write, by a command that only looked
+BRIEF = timedelta(seconds=30)  # for one write, by a command that only looked; one to COS takes 8 seconds
 _LOOK_AGAIN = 0.5  # seconds
 
 

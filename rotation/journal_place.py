@@ -1,6 +1,6 @@
 """Where a run's journal lives on: in a folder, or in a bucket for runners that have no disk of their own.
 
-A journal in a bucket (``s3://bucket/prefix/<environment>.sqlite3``):
+A journal in a bucket (``s3://bucket/prefix/<environment>.sqlite3``, or ``cos://…``):
 
 - A command works on a copy below ``.keyturn/journal``. Who wants to change anything takes the environment's lease
   first, then the newest copy; what is written goes back to the bucket a moment later, at the end, and on the way out
@@ -26,8 +26,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from rotation.buckets import Bucket, Stored
 from rotation.errors import (
     ClockSkew,
     Conflict,
@@ -36,14 +36,11 @@ from rotation.errors import (
     LeaseHeld,
     Unauthorized,
     Unavailable,
-    UsageError,
 )
 from rotation.journal import Journal, died
 from rotation.model import Act, Ring
+from rotation.plugins import load
 from rotation.settings import Settings
-
-if TYPE_CHECKING:
-    from rotation.bucket import Bucket, Stored
 
 Warn = Callable[[str, str], None]  # what happened, and what follows from it
 
@@ -53,7 +50,8 @@ _PAUSE, _PAUSE_AFTER_FAILURE = 0.5, 5.0  # seconds between two writes to the buc
 _open: set[Path] = set()  # the copies that this process works on
 
 _REMEDY = (
-    "Check the setting journal, the bucket, and the runner's rights on it (s3:ListBucket, Get, Put, DeleteObject)."
+    "Check the setting journal, the bucket, and the runner's rights on it"
+    " (s3:ListBucket, Get, Put, DeleteObject; cos:GetBucket, Get, Head, Put, DeleteObject)."
 )
 _WITHOUT = "The work goes on with an empty journal: grace times start anew. Its trail is sent by a later run."
 
@@ -65,7 +63,7 @@ def open_journal(settings: Settings, environment: str, warn: Warn) -> AbstractCo
     """
     if settings.journal_bucket is None:
         return Journal(settings.journal_of(environment))
-    bucket = _bucket(settings.journal_bucket)
+    bucket = load(Bucket, settings.journal_bucket.partition("://")[0])(settings.journal_bucket)
     name = f"{environment}.sqlite3"
     try:
         stored = bucket.read(name)
@@ -77,17 +75,6 @@ def open_journal(settings: Settings, environment: str, warn: Warn) -> AbstractCo
         return OfflineJournal(bucket, environment, settings.journal_of(environment), warn)
     folder = settings.journal_of(environment).parent
     return BucketJournal(bucket, environment, folder, stored, warn, required=settings.journal_required)
-
-
-def _bucket(url: str) -> Bucket:
-    try:
-        from rotation.bucket import Bucket
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"a journal in a bucket needs the package {error.name}, which is not installed",
-            "Install keyturn with the extra aws.",
-        ) from error
-    return Bucket(url)
 
 
 class OfflineJournal(Journal):

@@ -78,10 +78,13 @@ def _one_for_all(value: Any) -> Any:
     return [{"url": value}] if isinstance(value, str) else value
 
 
+_BUCKETS = ("s3", "cos")  # the schemes of rotation/buckets, which are not looked for at each start
+
+
 def _folder_or_bucket(value: str) -> str:
     scheme, separator, rest = value.partition("://")
-    if separator and (scheme != "s3" or not rest.partition("/")[0]):
-        raise ValueError("a journal is kept in a folder or in s3://bucket/prefix")
+    if separator and (scheme not in _BUCKETS or not rest.partition("/")[0]):
+        raise ValueError("a journal is kept in a folder or in s3://bucket/prefix or cos://bucket-appid/prefix")
     return value
 
 
@@ -114,7 +117,8 @@ class Review(BaseModel):
 class Settings(BaseSettings):
     """``project`` is the folder of cdktf.json.
 
-    ``journal`` is where the journals are: a folder, below the project unless absolute, or ``s3://bucket/prefix``.
+    ``journal`` is where the journals are: a folder, below the project unless absolute, ``s3://bucket/prefix`` or
+    ``cos://bucket-appid/prefix``.
     ``journal_required`` makes a bucket that cannot be reached an error; without, the work goes on with less memory.
     ``workers`` bounds how many secrets are worked on at once. ``wait`` is for how many seconds a command waits for
     what only time brings (a bake, a settling ring) before it exits with 3. ``notify`` is who is told of what, ``drift``
@@ -152,7 +156,7 @@ class Settings(BaseSettings):
     @property
     def journal_bucket(self) -> str | None:
         """The bucket's URL, None where journals are in a folder."""
-        return self.journal if self.journal.startswith("s3://") else None
+        return self.journal if "://" in self.journal else None
 
     def journal_of(self, environment: str) -> Path:
         """The journal of an environment that is kept in a folder, also of one whose bucket cannot be reached."""

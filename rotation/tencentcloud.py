@@ -159,7 +159,7 @@ class Cloud:
         self._endpoint = endpoint
         self._timeout = timeout
         self._clock = clock
-        self._credentials = credentials or _Credentials()
+        self._credentials = credentials or Credentials()
         self._clients: dict[str, _Client] = {}
         self._lock = threading.Lock()
 
@@ -260,7 +260,7 @@ class Provided(Protocol):
     def get_credential_info(self) -> tuple[str, str, str | None]: ...
 
 
-class _Credentials:
+class Credentials:
     """Who the runner is, asked for at each call: the environment's keys change under a warm cloud function."""
 
     def __init__(self) -> None:

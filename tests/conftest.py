@@ -11,6 +11,7 @@ pytest_plugins = [
     "tests.fixtures.mariadb",
     "tests.fixtures.openbao",
     "tests.fixtures.tencent",
+    "tests.fixtures.cos",
     "tests.fixtures.tls",
     "tests.fixtures.acme",
     "tests.fixtures.project",

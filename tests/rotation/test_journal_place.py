@@ -1,4 +1,4 @@
-"""A journal in a bucket, on the local AWS API: what lives on, who may write, and what happens when it cannot be had."""
+"""A journal in a bucket, of S3 and of COS: what lives on, who may write, and what happens when it cannot be had."""
 
 from __future__ import annotations
 
@@ -11,67 +11,115 @@ import subprocess
 import sys
 import time
 import uuid
+from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from botocore.config import Config
 
-from rotation import bucket as bucket_module
 from rotation import environment_lease
-from rotation.bucket import Bucket
+from rotation.buckets import Bucket, s3
 from rotation.environment_lease import EnvironmentLease
-from rotation.errors import JournalError, LeaseHeld
+from rotation.errors import Conflict, JournalError, LeaseHeld
 from rotation.journal import Journal
 from rotation.journal_place import BucketJournal, OfflineJournal, open_journal
+from rotation.local.demo.load import within
 from rotation.model import Act
+from rotation.plugins import load
 from rotation.settings import Settings
 from tests.fixtures.aws import AwsApi
+from tests.fixtures.cos import APP_ID, CosPlace
 from tests.fixtures.ports import closed_port
 
 BUCKET = "journals"
 SECRET = "orders/db"
+SIGNATURE_LIFE = 600  # seconds, of requests to COS: tests move its clock
 
 
 @dataclass(frozen=True)
-class World:
+class World(ABC):
     """A prefix of its own in a bucket; every runner has a fresh folder unless it is given one."""
 
-    api: AwsApi
     folder: Path
+    patch: pytest.MonkeyPatch
     prefix: str = field(default_factory=lambda: uuid.uuid4().hex)
     warnings: list[tuple[str, str]] = field(default_factory=list)
 
+    nowhere: ClassVar[str]  # the URL of a bucket that is not there
+    reads: ClassVar[frozenset[str]]  # what is called by who only looks
+    prelude: ClassVar[str] = ""  # of another process
+
     @property
-    def url(self) -> str:
-        return f"s3://{BUCKET}/{self.prefix}"
+    def bucket(self) -> Bucket:
+        """What another runner has."""
+        return load(Bucket, self.place.partition("://")[0])(self.place)
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """The URL of the journals."""
+
+    @abstractmethod
+    def faults(self, operation: str, kind: str, *, times: int = 1, after: int = 0, seconds: float = 0) -> None:
+        """Let calls fail, by their names in S3."""
+
+    @abstractmethod
+    def clear_faults(self) -> None: ...
+
+    @abstractmethod
+    def set_clock(self, seconds: float) -> None: ...
+
+    @abstractmethod
+    def forget_calls(self) -> None: ...
+
+    @abstractmethod
+    def calls(self) -> Counter[str]: ...
+
+    @abstractmethod
+    def names(self) -> set[str]: ...
+
+    @abstractmethod
+    def without_server(self, port: int) -> None:
+        """Let every call go to a port that nobody listens on."""
+
+    @abstractmethod
+    def without_credentials(self) -> None: ...
+
+    @abstractmethod
+    def impatient(self) -> None:
+        """Let clients wait half a second for an answer."""
 
     def open(self, folder: Path | None = None, *, url: str | None = None, required: bool = False) -> Journal:
         project = folder or self.folder / uuid.uuid4().hex
         project.mkdir(exist_ok=True)
-        settings = Settings(project=project, journal=url or self.url, journal_required=required)
+        settings = Settings(project=project, journal=url or self.place, journal_required=required)
         opened = open_journal(settings, "local", lambda what, follows: self.warnings.append((what, follows)))
         assert isinstance(opened, Journal)
         return opened
-
-    def names(self) -> set[str]:
-        listed = self.api.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=f"{self.prefix}/").get("Contents", [])
-        return {entry["Key"].removeprefix(f"{self.prefix}/") for entry in listed}
 
     def name(self, what: str) -> str:
         (found,) = (name for name in self.names() if name.startswith(f"local.{what}"))
         return found
 
     def get(self, name: str = "local.sqlite3") -> bytes:
-        body: bytes = self.api.client("s3").get_object(Bucket=BUCKET, Key=f"{self.prefix}/{name}")["Body"].read()
-        return body
+        found = self.bucket.read(name)
+        assert found is not None
+        return found.body
 
     def put(self, body: bytes, name: str = "local.sqlite3") -> None:
-        self.api.client("s3").put_object(Bucket=BUCKET, Key=f"{self.prefix}/{name}", Body=body)
+        """Replace an object, as somebody does who knows what it is now."""
+        bucket = self.bucket
+        while True:
+            standing = bucket.read(name)
+            with suppress(Conflict):  # a runner has replaced it just now
+                bucket.write(name, body, standing.etag if standing else None)
+                return
 
     def lease(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.get("local.lease.json"))
@@ -87,22 +135,122 @@ class World:
             return [entry.detail for entry in journal.trail()]
 
     def deny_writes(self) -> None:
-        self.api.faults("s3", "PutObject", "deny", times=10_000)
+        self.faults("PutObject", "deny", times=10_000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3World(World):
+    api: AwsApi
+
+    nowhere = "s3://nowhere-to-be-found/x"
+    reads = frozenset({"GetObject"})
+
+    @property
+    def place(self) -> str:
+        return f"s3://{BUCKET}/{self.prefix}"
+
+    def faults(self, operation: str, kind: str, *, times: int = 1, after: int = 0, seconds: float = 0) -> None:
+        self.api.faults("s3", operation, kind, times=times, after=after, seconds=seconds)
+
+    def clear_faults(self) -> None:
+        self.api.clear_faults()
+
+    def set_clock(self, seconds: float) -> None:
+        self.api.set_clock(seconds)
+
+    def forget_calls(self) -> None:
+        self.api.forget_calls()
+
+    def calls(self) -> Counter[str]:
+        called = self.api.calls().items()
+        return Counter({call.removeprefix("s3."): times for call, times in called if call.startswith("s3.")})
+
+    def names(self) -> set[str]:
+        listed = self.api.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=f"{self.prefix}/").get("Contents", [])
+        return {entry["Key"].removeprefix(f"{self.prefix}/") for entry in listed}
+
+    def without_server(self, port: int) -> None:
+        self.patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+
+    def without_credentials(self) -> None:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            self.patch.delenv(name)
+        self.patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+    def impatient(self) -> None:
+        config = Config(connect_timeout=0.5, read_timeout=0.5, retries={"total_max_attempts": 1})
+        self.patch.setattr(s3, "_CONFIG", config)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosWorld(World):
+    at: CosPlace
+
+    nowhere = f"cos://nowhere-{APP_ID}/x"
+    reads = frozenset({"GetBucket", "HeadObject", "GetObject"})
+    prelude = (
+        "from datetime import timedelta; from rotation.buckets import cos; from rotation import cos as calls\n"
+        f"cos.SETTLE, cos.PROMPT, calls.SIGNATURE_LIFE = 0.0, timedelta(hours=1), {SIGNATURE_LIFE}\n"
+    )
+
+    @property
+    def place(self) -> str:
+        return f"cos://{self.at.cos.name}/{self.prefix}"
+
+    def faults(self, operation: str, kind: str, *, times: int = 1, after: int = 0, seconds: float = 0) -> None:
+        kind = {"error": "internal", "unavailable": "http_error"}.get(kind, kind)
+        self.at.cloud.faults.plan(f"cos.{operation}", kind, times=times, after=after, seconds=seconds)
+
+    def clear_faults(self) -> None:
+        self.at.cloud.faults.clear()
+
+    def set_clock(self, seconds: float) -> None:
+        self.at.cloud.clock.run(seconds)
+
+    def forget_calls(self) -> None:
+        self.at.cloud.faults.forget_calls()
+
+    def calls(self) -> Counter[str]:
+        called = self.at.cloud.faults.calls().items()
+        return Counter({call.removeprefix("cos."): times for call, times in called if call.startswith("cos.")})
+
+    def names(self) -> set[str]:
+        rows = {entry.key.rpartition("/")[0] for entry in self.at.cos.below(f"{self.prefix}/")[0]}
+        names = {row.removeprefix(f"{self.prefix}/") for row in rows}
+        return {name for name in names if self.bucket.read(name) is not None}
+
+    def without_server(self, port: int) -> None:
+        self.patch.setenv("KEYTURN_COS_ENDPOINT", f"http://127.0.0.1:{port}")
+
+    def without_credentials(self) -> None:
+        for name in ("TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY"):
+            self.patch.delenv(name)
+        self.patch.setenv("HOME", str(self.folder))
+        self.patch.setattr("rotation.tencentcloud._METADATA", ("127.0.0.1", 1))  # no virtual machine's
+
+    def impatient(self) -> None:
+        self.patch.setattr("rotation.cos.TIMEOUT", (0.5, 0.5))
+
+
+@pytest.fixture(params=["s3", "cos"])
+def world(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    made: World
+    if request.param == "s3":
+        api: AwsApi = request.getfixturevalue("aws_environment")
+        api.client("s3").create_bucket(Bucket=BUCKET)
+        made = S3World(tmp_path, monkeypatch, api=api)
+    else:
+        made = CosWorld(tmp_path, monkeypatch, at=request.getfixturevalue("cos_place"))
+        monkeypatch.setattr("rotation.cos.SIGNATURE_LIFE", SIGNATURE_LIFE)
+    yield made
+    made.clear_faults()
+    made.set_clock(0)
 
 
 @pytest.fixture
-def world(aws_environment: AwsApi, tmp_path: Path) -> Iterator[World]:
-    aws_environment.client("s3").create_bucket(Bucket=BUCKET)
-    yield World(aws_environment, tmp_path)
-    aws_environment.clear_faults()
-    aws_environment.set_clock(0)
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(world: World) -> None:
     """Clients that wait half a second for an answer."""
-    config = Config(connect_timeout=0.5, read_timeout=0.5, retries={"total_max_attempts": 1})
-    monkeypatch.setattr(bucket_module, "_CONFIG", config)
+    world.impatient()
 
 
 def left_in(folder: Path) -> set[str]:
@@ -110,15 +258,15 @@ def left_in(folder: Path) -> set[str]:
 
 
 def eventually(world: World, what: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while what not in (world.trail() if "local.sqlite3" in world.names() else []):
         assert time.monotonic() < deadline, f"{what!r} does not reach the bucket"
         time.sleep(0.1)
 
 
 def go_on(journal: Journal) -> None:
-    """Act and act again, for at most half a minute."""
-    deadline = time.monotonic() + 30
+    """Act and act again, for at most a minute."""
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         journal.settle(journal.intend(SECRET, 1, Act.INSTALL), "done", "one more")
         time.sleep(0.1)
@@ -171,11 +319,11 @@ def test_nothing_is_left_on_the_runner_s_disk_once_all_is_sent(world: World) -> 
 def test_a_command_that_only_looks_writes_nothing(world: World) -> None:
     with world.open() as journal, journal.lease([SECRET]):
         journal.audit(SECRET, 1, "promoted", "one")
-    world.api.forget_calls()
+    world.forget_calls()
     with world.open() as journal:
         assert len(journal.trail()) == 1
         journal.forget(SECRET, "what is not there")
-    assert {call for call in world.api.calls() if call.startswith("s3.")} == {"s3.GetObject"}
+    assert set(world.calls()) <= world.reads
 
 
 def test_a_command_that_only_looks_needs_no_right_to_write(world: World) -> None:
@@ -234,13 +382,17 @@ def test_who_takes_the_lease_later_goes_on_from_what_was_written_since_it_was_op
 
 def test_of_many_runners_that_start_at_once_one_gets_the_lease(world: World) -> None:
     script = (
-        "import sys; from rotation.bucket import Bucket; from rotation.environment_lease import EnvironmentLease;"
+        "import sys; from rotation.buckets import Bucket; from rotation.environment_lease import EnvironmentLease;"
+        "from rotation.plugins import load;"
         "from rotation.errors import LeaseHeld\n"
-        "try: EnvironmentLease(Bucket(sys.argv[1]), 'local', sys.argv[2]).take(); print('won')\n"
+        "bucket = load(Bucket, sys.argv[1].partition('://')[0])(sys.argv[1])\n"
+        "try: EnvironmentLease(bucket, 'local', sys.argv[2]).take(); print('won')\n"
         "except LeaseHeld as held: print(held)"
     )
     runners = [
-        subprocess.Popen([sys.executable, "-c", script, world.url, str(n)], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", world.prelude + script, world.place, str(n)], stdout=subprocess.PIPE, text=True
+        )
         for n in range(4)
     ]
     said = [runner.communicate(timeout=60)[0].strip() for runner in runners]
@@ -249,10 +401,10 @@ def test_of_many_runners_that_start_at_once_one_gets_the_lease(world: World) -> 
 
 
 def test_a_killed_runner_s_lease_ends_by_itself(world: World) -> None:
-    EnvironmentLease(Bucket(world.url), "local", "killed").take()
+    EnvironmentLease(world.bucket, "local", "killed").take()
     with pytest.raises(LeaseHeld), world.open() as journal, journal.lease([SECRET]):
         pass
-    world.api.set_clock(environment_lease.LEASE.total_seconds() + 2)
+    world.set_clock(environment_lease.LEASE.total_seconds() + 2)
     with world.open() as journal, journal.lease([SECRET]):
         assert world.lease()["owner"] == journal.owner
 
@@ -260,9 +412,8 @@ def test_a_killed_runner_s_lease_ends_by_itself(world: World) -> None:
 def test_a_lease_that_is_kept_stays_young(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment_lease, "RENEWAL", timedelta(seconds=0.2))
     with world.open() as journal, journal.lease([SECRET]):
-        world.api.forget_calls()
-        time.sleep(2)
-        assert world.api.calls()["s3.PutObject"] >= 2
+        world.forget_calls()
+        assert within(lambda: world.calls()["PutObject"] >= 2)
     assert world.names() <= {"local.sqlite3"}
 
 
@@ -283,8 +434,8 @@ def test_a_lease_that_is_got_only_on_the_way_promotes_nothing(world: World, monk
     with world.open() as journal:
         world.deny_writes()
         with journal.lease([SECRET]):
-            world.api.clear_faults()
-            deadline = time.monotonic() + 20
+            world.clear_faults()
+            deadline = time.monotonic() + 60
             while "local.lease.json" not in world.names():
                 assert time.monotonic() < deadline, "the lease is not taken"
                 time.sleep(0.1)
@@ -293,11 +444,11 @@ def test_a_lease_that_is_got_only_on_the_way_promotes_nothing(world: World, monk
 
 
 def test_a_brief_lease_is_waited_for(world: World) -> None:
-    looking = EnvironmentLease(Bucket(world.url), "local", "looking")
+    looking = EnvironmentLease(world.bucket, "local", "looking")
     looking.take(brief=True)
     with pytest.raises(LeaseHeld):
-        EnvironmentLease(Bucket(world.url), "local", "looking too").take(brief=True)
-    world.api.set_clock(environment_lease.BRIEF.total_seconds() + 2)
+        EnvironmentLease(world.bucket, "local", "looking too").take(brief=True)
+    world.set_clock(environment_lease.BRIEF.total_seconds() + 2)
     with world.open() as journal, journal.lease([SECRET]):
         assert world.lease()["brief"] is False
 
@@ -330,17 +481,17 @@ def test_two_runners_never_overwrite_each_other_s_trail(world: World) -> None:
     assert world.trail() == ["theirs"]
     assert world.trail(world.name("conflict-")) == ["one", "two"]
     ((what, follows),) = world.warnings
-    assert what == f"another runner has taken over {world.url}/local.sqlite3 in the meantime"
+    assert what == f"another runner has taken over {world.place}/local.sqlite3 in the meantime"
     assert world.name("conflict-") in follows
 
 
 @pytest.mark.parametrize("kind", ["lost_reply", "throttle", "error", "unavailable", "drop"])
 def test_a_fault_of_the_moment_costs_nothing(world: World, kind: str) -> None:
     for operation in ("GetObject", "PutObject", "DeleteObject"):
-        world.api.faults("s3", operation, kind)
+        world.faults(operation, kind)
     with world.open() as journal, journal.lease([SECRET]):
         journal.audit(SECRET, 1, "promoted", "one")
-        world.api.faults("s3", "PutObject", kind)
+        world.faults("PutObject", kind)
     assert world.trail() == ["one"]
     assert world.names() == {"local.sqlite3"}
     assert world.warnings == []
@@ -349,20 +500,18 @@ def test_a_fault_of_the_moment_costs_nothing(world: World, kind: str) -> None:
 # A bucket that cannot be worked with
 
 
-def unreachable(world: World, how: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def unreachable(world: World, how: str) -> str:
     """Make the bucket unreachable in one way, and return the journal's URL."""
     if how == "no bucket":
-        return "s3://nowhere-to-be-found/x"
+        return world.nowhere
     if how == "no server":
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{closed_port()}")
+        world.without_server(closed_port())
     if how == "no credentials":
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            monkeypatch.delenv(name)
-        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        world.without_credentials()
     kinds = {"no rights": "deny", "overloaded": "throttle", "slow": "delay"}
     if how in kinds:
-        world.api.faults("s3", "*", kinds[how], times=10_000, seconds=3)
-    return world.url
+        world.faults("*", kinds[how], times=10_000, seconds=3)
+    return world.place
 
 
 WAYS = ("no bucket", "no server", "no credentials", "no rights", "overloaded", "slow")
@@ -370,17 +519,15 @@ WAYS = ("no bucket", "no server", "no credentials", "no rights", "overloaded", "
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("how", WAYS)
-def test_without_its_bucket_a_run_goes_on_with_an_empty_journal_that_is_kept(
-    world: World, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
+def test_without_its_bucket_a_run_goes_on_with_an_empty_journal_that_is_kept(world: World, how: str) -> None:
     folder, started = world.folder / "runner", time.monotonic()
-    url = unreachable(world, how, monkeypatch)
+    url = unreachable(world, how)
     with world.open(folder, url=url) as journal, journal.lease([SECRET]):
         assert isinstance(journal, OfflineJournal)
         with pytest.raises(JournalError, match="under a lease only"):  # who knows who else is at work
             journal.require_lease(SECRET)
         journal.audit(SECRET, 1, "promoted", "offline")
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 60
     ((what, follows),) = world.warnings
     assert what.startswith(f"the journal {url}/local.sqlite3 cannot be reached: could not read")
     assert "grace times start anew" in follows
@@ -390,10 +537,8 @@ def test_without_its_bucket_a_run_goes_on_with_an_empty_journal_that_is_kept(
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("how", WAYS)
-def test_a_journal_that_is_required_is_an_error_where_it_cannot_be_reached(
-    world: World, monkeypatch: pytest.MonkeyPatch, how: str
-) -> None:
-    url = unreachable(world, how, monkeypatch)
+def test_a_journal_that_is_required_is_an_error_where_it_cannot_be_reached(world: World, how: str) -> None:
+    url = unreachable(world, how)
     with pytest.raises(JournalError, match="cannot be reached") as caught:
         world.open(world.folder / "runner", url=url, required=True)
     assert "s3:ListBucket" in caught.value.remedy
@@ -402,10 +547,10 @@ def test_a_journal_that_is_required_is_an_error_where_it_cannot_be_reached(
 
 def test_a_trail_that_could_not_be_sent_is_sent_by_a_later_run(world: World) -> None:
     folder = world.folder / "runner"
-    world.api.faults("s3", "*", "deny", times=10_000)
+    world.faults("*", "deny", times=10_000)
     with world.open(folder) as journal, journal.lease([SECRET]):
         journal.audit(SECRET, 1, "promoted", "offline")
-    world.api.clear_faults()
+    world.clear_faults()
     with world.open(folder) as journal, journal.lease([SECRET]):
         assert journal.trail() == ()
         journal.audit(SECRET, 1, "promoted", "online")
@@ -419,10 +564,10 @@ def test_a_trail_that_could_not_be_sent_is_sent_by_a_later_run(world: World) -> 
 
 def test_a_bucket_that_comes_back_during_the_run_gets_its_trail_at_the_end(world: World) -> None:
     folder = world.folder / "runner"
-    world.api.faults("s3", "*", "deny", times=10_000)
+    world.faults("*", "deny", times=10_000)
     with world.open(folder) as journal, journal.lease([SECRET]):
         journal.audit(SECRET, 1, "promoted", "offline")
-        world.api.clear_faults()
+        world.clear_faults()
     assert world.trail(world.name("unsent-")) == ["offline"]
     assert left_in(folder) == set()
 
@@ -437,7 +582,7 @@ def test_a_journal_that_can_be_read_but_not_written_keeps_its_memory_and_its_tra
         journal.audit(SECRET, 42, "promoted", "unsent")
     assert "cannot be written" in world.warnings[0][0]
     assert [name.partition("-")[0] for name in left_in(folder)] == ["local.unsent"]
-    world.api.clear_faults()
+    world.clear_faults()
     with world.open(folder) as journal, journal.lease([SECRET]):
         pass
     assert world.trail(world.name("unsent-")) == ["unsent"]
@@ -472,11 +617,13 @@ def test_what_a_killed_runner_did_not_send_is_sent_by_the_next_one_on_its_disk(w
         "journal = open_journal(settings, 'local', print); lease = journal.lease(['s']); lease.__enter__()\n"
         "journal.audit('s', 1, 'promoted', 'last words'); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    world.api.faults("s3", "PutObject", "deny", times=10_000, after=1)  # the lease is made
-    killed = subprocess.run([sys.executable, "-c", script, folder, world.url], check=False, timeout=60)
+    world.faults("PutObject", "deny", times=10_000, after=1)  # the lease is made
+    killed = subprocess.run(
+        [sys.executable, "-c", world.prelude + script, folder, world.place], check=False, timeout=60
+    )
     assert killed.returncode == -signal.SIGKILL
-    world.api.clear_faults()
-    world.api.set_clock(environment_lease.LEASE.total_seconds() + 2)
+    world.clear_faults()
+    world.set_clock(environment_lease.LEASE.total_seconds() + 2)
     with world.open(folder) as journal, journal.lease([SECRET]):
         pass
     assert world.trail(world.name("unsent-")) == ["last words"]

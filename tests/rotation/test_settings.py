@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rotation.errors import UsageError
-from rotation.settings import Topic, load
+from rotation.settings import Settings, Topic, load
 
 
 @pytest.fixture
@@ -57,6 +57,7 @@ def test_an_absolute_journal_stays_where_it_is(project: Path, monkeypatch: pytes
             r"the setting journal is not valid: .* in a folder or in s3://bucket/prefix",
         ),
         ('journal = "s3:///prefix"', "the setting journal is not valid"),
+        ('journal = "cos:///prefix"', "the setting journal is not valid"),
         ('journal_required = "perhaps"', "the setting journal_required is not valid"),
         ("notify = 5", "the setting notify is not valid"),
         ("[[notify]]", "the setting notify.0 is not valid: .* one of url, url_environment and url_file"),
@@ -91,6 +92,7 @@ def test_a_journal_in_a_bucket_has_a_folder_for_what_cannot_be_sent(
     monkeypatch.setenv("KEYTURN_JOURNAL", "s3://bucket/some/prefix")
     settings = load(project)
     assert settings.journal_bucket == "s3://bucket/some/prefix"
+    assert Settings(project=project, journal="cos://bucket-1/x").journal_bucket == "cos://bucket-1/x"
     assert settings.journal_of("staging") == project / ".keyturn" / "journal" / "staging.offline.sqlite3"
 
 

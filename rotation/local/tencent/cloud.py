@@ -9,6 +9,7 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from rotation.local.tencent.clock import Clock
+from rotation.local.tencent.cos import Cos
 from rotation.local.tencent.identity import Identities
 from rotation.local.tencent.records import Records
 from rotation.local.tencent.service import Action, Service, found
@@ -58,6 +59,7 @@ class Cloud:
         self.settings = settings or Settings()
         self.clock = Clock()
         self.identities = Identities(records, self.clock, ACCOUNT)
+        self.cos = Cos(self)
         self.tasks = Tasks()
         self.names: set[str] = set()  # host:port under which clients reach it
         self._buckets: dict[tuple[str, str], Bucket] = {}

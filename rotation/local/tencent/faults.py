@@ -25,6 +25,7 @@ class Kind(StrEnum):
     DELAY = "delay"  # looked at ``seconds`` later; its signature may have expired by then
     HOLD = "hold"  # looked at when the test says so: see Faults.release
     STALE = "stale"  # reads as before the service's last ``writes``
+    BLIND = "blind"  # of COS: a PUT whose look at what is there came before somebody else's write
     CHARSET = "charset"  # answered with the content type `application/json; charset=utf-8`
 
 

@@ -1,4 +1,4 @@
-"""The emulated cloud on the wire: one HTTP server on 127.0.0.1 for all services.
+"""The emulated cloud on the wire: one HTTP server on 127.0.0.1 for all services, COS among them by its host names.
 
 Besides the services' own API it answers, for tests and for the embedded environment:
 
@@ -20,7 +20,8 @@ import socket
 import threading
 import traceback
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 from werkzeug.wrappers import Response
@@ -58,17 +59,20 @@ class Application:
         kind = fault.kind if fault else None
         if fault:
             self._before(fault, environ)
-        body = self._body(request, fault)
-        if kind is Kind.LOST_REPLY:
-            _drop_connection(environ)
-        content_type = "application/json; charset=utf-8" if kind is Kind.CHARSET else "application/json"
         if kind is Kind.HTTP_ERROR:
             return Response("Internal Server Error", 500, content_type="text/html")
-        answer = Response(body, 200, content_type=content_type)
+        answer = self.cloud.cos.answer(request, fault) if request.bucket else self._api_answer(request, fault)
+        if kind is Kind.LOST_REPLY:
+            _drop_connection(environ)
         if kind is Kind.CUT:
+            body = answer.get_data()
             answer.data = body[: len(body) // 2]
             answer.content_length = len(body)
         return answer
+
+    def _api_answer(self, request: Request, fault: Fault | None) -> Response:
+        charset = "; charset=utf-8" if fault and fault.kind is Kind.CHARSET else ""
+        return Response(self._body(request, fault), 200, content_type=f"application/json{charset}")
 
     def _before(self, fault: Fault, environ: WSGIEnvironment) -> None:
         """What a fault does before the cloud looks at the call."""
@@ -81,8 +85,6 @@ class Application:
 
     def _body(self, request: Request, fault: Fault | None) -> bytes:
         """The answer's bytes: the cloud's fields in their envelope, or its refusal."""
-        if fault and fault.kind is Kind.HTTP_ERROR:
-            return b""
         try:
             if fault:
                 refuse(fault.kind)
@@ -135,9 +137,10 @@ def _read(environ: WSGIEnvironment) -> Request:
     headers = {
         name.removeprefix("HTTP_").replace("_", "-").lower(): str(value)
         for name, value in environ.items()
-        if name.startswith("HTTP_") or name == "CONTENT_TYPE"
+        if name.startswith("HTTP_") or (name in ("CONTENT_TYPE", "CONTENT_LENGTH") and value)
     }
-    return Request(environ["REQUEST_METHOD"], environ["PATH_INFO"], headers, get_input_stream(environ).read())
+    body = get_input_stream(environ).read()
+    return Request(environ["REQUEST_METHOD"], environ["PATH_INFO"], headers, body, environ.get("QUERY_STRING", ""))
 
 
 def _json(value: Mapping[str, Any], status: int = 200) -> Response:
@@ -150,7 +153,11 @@ def _drop_connection(environ: WSGIEnvironment) -> NoReturn:
 
 
 class _Handler(WSGIRequestHandler):
-    """Writes no log of its own: a request's line says nothing here, for every one is POST /."""
+    """Tells the cloud's own time, and writes no log of its own: most requests' line is POST /."""
+
+    def date_time_string(self, timestamp: float | None = None) -> str:  # the header Date; http.server's name
+        clock = cast(Application, self.server.app).cloud.clock
+        return formatdate(clock.now() if timestamp is None else timestamp, usegmt=True)
 
     def log(self, type: str, message: str, *args: Any) -> None:  # werkzeug's name
         pass

@@ -22,6 +22,7 @@ _AUTHORIZATION = re.compile(
     ALGORITHM + r" Credential=(?P<id>[^/\s,]+)/(?P<date>\d{4}-\d{2}-\d{2})/(?P<service>[a-z0-9]+)/tc3_request,"
     r"\s*SignedHeaders=(?P<headers>[a-z0-9;-]+),\s*Signature=(?P<signature>[0-9a-f]{64})"
 )
+_OF_BUCKET = re.compile(r"(?P<bucket>[a-z0-9-]+-\d+)\.cos\.(?P<region>[a-z0-9-]+)\.myqcloud\.com")
 
 
 class ApiError(Exception):
@@ -61,15 +62,27 @@ class Request:
     path: str
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
+    query: str = ""
+
+    @property
+    def bucket(self) -> str | None:
+        """The bucket of COS that it is for, by its host name."""
+        host = _OF_BUCKET.fullmatch(self.headers.get("host", ""))
+        return host["bucket"] if host else None
 
     @property
     def service(self) -> str:
-        """By its signature's scope; empty where there is none."""
+        """By its host name, or by its signature's scope; empty where there is none."""
+        if self.bucket:
+            return "cos"
         scope = _AUTHORIZATION.fullmatch(self.headers.get("authorization", ""))
         return scope["service"] if scope else ""
 
     @property
     def operation(self) -> str:
+        if self.bucket:
+            of = "Object" if self.path != "/" else "BucketVersioning" if "versioning" in self.query else "Bucket"
+            return f"{self.method.capitalize()}{of}"
         return self.headers.get("x-tc-action", "")
 
     def header(self, name: str) -> str:

@@ -1,28 +1,26 @@
-"""Small objects below one S3 prefix, replaced only by who knows what they are now.
+"""Amazon S3, and servers that speak its language: objects are compared as they are replaced.
 
 Conditional requests (S3 User Guide, "How to prevent object overwrites with conditional writes"): ``If-None-Match: *``
 writes only what is not there, ``If-Match`` with an ETag only what is still the same. S3 refuses with 412, or with 404
 where the object is gone; 409 means that another request is at work on it right now: try again.
 
 Not every server that speaks S3's language keeps such conditions: Tencent Cloud's COS documents none for PUT Object
-(https://www.tencentcloud.com/document/product/436/7749). One that leaves them out would let two runners write over each
-other, so the first write of a run proves that the bucket refuses.
+(https://www.tencentcloud.com/document/product/436/7749), and has a file of its own here. One that leaves them out would
+let two runners write over each other, so the first write of a run proves that the bucket refuses.
 """
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import stamina
 from botocore.config import Config
 
 from rotation.aws import Quota, ask_once, connect
+from rotation.buckets import Bucket, Stored, patiently
 from rotation.errors import Conflict, JournalError, KeyturnError, Unavailable, UsageError
 
 if TYPE_CHECKING:
@@ -30,9 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# A journal is not worth a long wait: no new attempt starts later than 6 seconds after the first.
 _CONFIG = Config(connect_timeout=3, read_timeout=6, retries={"total_max_attempts": 1}, user_agent_extra="keyturn")
-_AGAIN = stamina.RetryingCaller(attempts=3, timeout=6.0, wait_initial=0.2, wait_max=1.0, wait_jitter=0.2)
 _OPERATIONS = ("GetObject", "PutObject", "HeadObject", "DeleteObject")
 # Per prefix: S3 User Guide, "Best practices design patterns: optimizing Amazon S3 performance".
 _QUOTAS = {operation: Quota("s3", 3500) for operation in _OPERATIONS}
@@ -53,34 +49,15 @@ _REFUSALS: Mapping[str, type[KeyturnError]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """An object as it was read. ``age`` is how long ago it was written, both times by the bucket's clock."""
-
-    body: bytes
-    etag: str
-    age: timedelta
-
-
-class Bucket:
-    """The objects below ``url`` (``s3://bucket/prefix``). ``patient`` tries again what failed for the moment.
-
-    Every call ends within about 12 seconds (3 without patience), and raises :class:`Unavailable`,
-    :class:`Unauthorized`, :class:`ClockSkew` or :class:`JournalError` where the bucket cannot be worked with.
-    """
+class S3Bucket(Bucket):
+    """Every call ends within about 12 seconds, a write without patience within 3."""
 
     def __init__(self, url: str) -> None:
-        self._bucket, _, prefix = url.removeprefix("s3://").partition("/")
-        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        super().__init__(url)
         self._proven = False
         self._client: S3Client = connect(lambda session: session.client("s3", config=_CONFIG), {}, _QUOTAS)
 
-    def url(self, name: str) -> str:
-        return f"s3://{self._bucket}/{self._prefix}{name}"
-
     def read(self, name: str) -> Stored | None:
-        """The object, or None where there is none."""
-
         def get() -> Stored:
             reply = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)
             now = parsedate_to_datetime(reply["ResponseMetadata"]["HTTPHeaders"]["date"])
@@ -92,11 +69,6 @@ class Bucket:
             return None
 
     def write(self, name: str, body: bytes, replaces: str | None, *, patient: bool = True) -> str:
-        """Write the object if it still has the ETag ``replaces`` (None: if there is none), and return its new ETag.
-
-        Raises :class:`Conflict` where somebody else has written or removed it in the meantime, :class:`UsageError`
-        for a bucket that does not keep conditions.
-        """
         write_id = uuid.uuid4().hex
         condition: dict[str, Any] = {"IfNoneMatch": "*"} if replaces is None else {"IfMatch": replaces}
         place: dict[str, Any] = {"Bucket": self._bucket, "Key": self._prefix + name}
@@ -134,7 +106,6 @@ class Bucket:
         self._proven = True
 
     def remove(self, name: str, etag: str) -> None:
-        """Remove the object if it still has this ETag. Raises :class:`Conflict` where it has another one."""
         key = self._prefix + name
 
         def delete() -> None:
@@ -150,4 +121,4 @@ class Bucket:
         def once() -> T:
             return ask_once(call, doing, _REFUSALS, JournalError)
 
-        return _AGAIN(Unavailable, once) if patient else once()
+        return patiently(once) if patient else once()

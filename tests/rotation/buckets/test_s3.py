@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,10 +13,12 @@ from pathlib import Path
 import pytest
 import stamina
 
-from rotation.bucket import Bucket
+from rotation.buckets import Bucket
+from rotation.buckets.s3 import S3Bucket
 from rotation.errors import Conflict, UsageError
 from rotation.journal_place import open_journal
 from rotation.settings import Settings
+from tests.contracts.bucket import BucketContract, Plan
 from tests.fixtures.aws import AwsApi
 
 
@@ -22,6 +26,37 @@ from tests.fixtures.aws import AwsApi
 def few_attempts() -> Iterator[None]:
     with stamina.set_testing(True, attempts=2):
         yield
+
+
+class TestS3(BucketContract):
+    nowhere = "s3://nowhere-to-be-found/x"
+
+    @pytest.fixture
+    def url(self, aws_environment: AwsApi) -> Iterator[str]:
+        aws_environment.client("s3").create_bucket(Bucket="contract")
+        yield f"s3://contract/{uuid.uuid4().hex}"
+        aws_environment.clear_faults()
+        aws_environment.set_clock(0)
+
+    @pytest.fixture
+    def bucket(self, url: str) -> Bucket:
+        return S3Bucket(url)
+
+    @pytest.fixture
+    def another(self, url: str) -> Bucket:
+        return S3Bucket(url)
+
+    @pytest.fixture
+    def plan(self, aws_environment: AwsApi) -> Plan:
+        return lambda operation, kind, times: aws_environment.faults("s3", operation, kind, times=times)
+
+    @pytest.fixture
+    def skew(self, aws_environment: AwsApi) -> Callable[[float], None]:
+        return aws_environment.set_clock
+
+    @pytest.fixture
+    def secrets(self, url: str) -> tuple[str, ...]:
+        return (os.environ["AWS_SECRET_ACCESS_KEY"],)
 
 
 class Lenient(ThreadingHTTPServer):
@@ -91,7 +126,7 @@ def lenient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("lenient", [(), ("If-None-Match",), ("If-Match",)], indirect=True)
 def test_a_bucket_that_leaves_out_a_condition_is_refused_at_the_first_write(lenient: Lenient, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not keep the conditions of a write"):
-        Bucket("s3://journals/orders").write("one", b"1", None)
+        S3Bucket("s3://journals/orders").write("one", b"1", None)
     settings = Settings(project=tmp_path, journal="s3://journals/orders")
     with (
         open_journal(settings, "staging", lambda *_: None) as journal,
@@ -103,14 +138,14 @@ def test_a_bucket_that_leaves_out_a_condition_is_refused_at_the_first_write(leni
 
 @pytest.mark.parametrize("lenient", [("If-Match", "If-None-Match")], indirect=True)
 def test_a_bucket_that_keeps_conditions_is_as_good_as_s3(lenient: Lenient) -> None:
-    bucket = Bucket("s3://journals/orders")
+    bucket = S3Bucket("s3://journals/orders")
     bucket.write("one", b"1", None)
     assert lenient.objects["/journals/orders/one"] == b"1"
 
 
 def test_the_proof_is_made_once_and_changes_nothing(aws_environment: AwsApi) -> None:
     aws_environment.client("s3").create_bucket(Bucket="proven")
-    bucket = Bucket("s3://proven/orders")
+    bucket = S3Bucket("s3://proven/orders")
     aws_environment.forget_calls()
     etag = bucket.write("one", b"1", None)
     assert aws_environment.calls()["s3.PutObject"] == 3
