@@ -53,7 +53,7 @@ def test_environments_come_in_their_order_and_under_names_of_their_own(project: 
 def test_only_local_goes_fast_and_trusts_its_account(project: Path) -> None:
     here, on_tencent, on_vault, *remote = environments(project)
 
-    assert here.pace.bake + here.pace.settle + here.pace.patience + here.pace.grace < timedelta(seconds=30)
+    assert here.pace.bake + here.pace.settle + here.pace.grace < timedelta(seconds=30)
     assert here.pace == on_vault.pace == on_tencent.pace
     assert here.trusts == on_tencent.trusts == (AccountTrust(),)
     assert on_vault.trusts == (), "its tokens are handed out by the embedded environment"
