@@ -11,14 +11,14 @@ Works with MySQL from 8.0 on and MariaDB from 10.4 on; older ones have no roles,
 **The administrator**, with a database of keyturn's own and the role::
 
     CREATE DATABASE keyturn;
-    CREATE ROLE orders_app;
-    GRANT SELECT, INSERT, UPDATE, DELETE ON orders.* TO orders_app;
+    CREATE ROLE orders_role;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON orders.* TO orders_role;
     CREATE USER keyturn_admin@'%' IDENTIFIED BY '…';
     GRANT CREATE USER, PROCESS ON *.* TO keyturn_admin@'%';
     GRANT CONNECTION ADMIN ON *.* TO keyturn_admin@'%';  -- to end sessions; MySQL: CONNECTION_ADMIN
     GRANT SELECT ON mysql.* TO keyturn_admin@'%';        -- to compare privileges
     GRANT SELECT, INSERT, DELETE, CREATE ON keyturn.* TO keyturn_admin@'%';
-    GRANT orders_app TO keyturn_admin@'%' WITH ADMIN OPTION;
+    GRANT orders_role TO keyturn_admin@'%' WITH ADMIN OPTION;
 
 CREATE USER lets it set anybody's password, root's too; on MySQL not that of an account with SYSTEM_USER. There is no
 smaller right. So give its login to keyturn alone.

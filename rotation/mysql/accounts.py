@@ -106,7 +106,7 @@ class Accounts(Users):
         user = login.username
         self.remember(user, record)
         if not exists:
-            self._run("CREATE USER IF NOT EXISTS {} ACCOUNT LOCK", user)
+            self._identify("CREATE USER IF NOT EXISTS", user, SecretValue(random_password(32)), "LOCK")
         if ours:
             self._run(f"GRANT `{self._terms.role}` TO {{}}", user)
             if self.default_roles(user) != {self._terms.role}:
@@ -200,8 +200,20 @@ class Accounts(Users):
             connection.run(f"SET DEFAULT ROLE `{self._terms.role}`")
 
     def _set_password(self, user: str, password: SecretValue, lock: str) -> None:
+        self._identify("ALTER USER", user, password, lock)
+
+    def _identify(self, act: str, user: str, password: SecretValue, lock: str) -> None:
         kept = verifier(self._plugin, password.reveal())  # letters, digits and $*./
-        self._run(f"ALTER USER {{}} IDENTIFIED WITH {self._plugin} AS '{kept}' ACCOUNT {lock}", user)
+        try:
+            self._run(f"{act} {{}} IDENTIFIED WITH {self._plugin} AS '{kept}' ACCOUNT {lock}", user)
+        except pymysql.Error as error:
+            if ER.OPTION_PREVENTS_STATEMENT not in {code for _, code, _ in self.connection.run("SHOW WARNINGS")}:
+                raise
+            raise TargetError(
+                f"{self.connection.where} takes no password for {user} that it cannot look at: a password plugin is on",
+                "SET GLOBAL strict_password_validation = OFF, there and in its option file, then run again: keyturn"
+                " makes 32 random characters.",
+            ) from error
 
     def _run(self, statement: str, user: str) -> None:
         self.connection.run(statement.format(self.account(user)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pymysql
@@ -25,7 +26,8 @@ from rotation.mysql.verifiers import sha256_crypt, verifier
 from rotation.secret_value import SecretValue
 from tests.contracts.credential_kind import SECRET, InPlaceContract, installed, issued
 from tests.contracts.database_user import DatabaseUserContract, Users, UsersInTurnContract, user_of
-from tests.fixtures.mariadb import PLAIN, MysqlDatabase, login_from
+from tests.fixtures.mariadb import PLAIN, MysqlDatabase, MysqlServer, login_from
+from tests.fixtures.project import CHECKOUT
 
 
 @dataclass(frozen=True)
@@ -270,6 +272,58 @@ def test_an_administrator_without_the_role_is_refused_and_nobody_is_let_in(order
         assert orders.kind().leftovers([]) == ()
     finally:
         orders.database.run("DROP ROLE stranger")
+
+
+def test_a_server_that_wants_to_look_at_passwords_says_what_to_switch_off(orders: Orders) -> None:
+    """MariaDB refuses what stands for a password while a plugin checks passwords; its warnings alone say why."""
+    server = orders.database.server
+    if not server.is_mariadb:
+        pytest.skip("MySQL takes what stands for a password, whatever checks passwords")
+    kind = orders.kind()
+    first = issued(kind, 1)
+    server.run("INSTALL SONAME 'simple_password_check'")
+    try:
+        with pytest.raises(TargetError, match="cannot look at") as refused:
+            kind.install(first, None)
+        assert "strict_password_validation = OFF" in refused.value.remedy
+        assert kind.check(first) is Acceptance.DENIED
+        server.run("SET GLOBAL strict_password_validation = OFF")
+        kind.install(first, None)
+        assert kind.check(first) is Acceptance.ACCEPTED
+    finally:
+        server.run("SET GLOBAL strict_password_validation = ON")
+        server.run("UNINSTALL SONAME 'simple_password_check'")
+
+
+def test_the_documented_statements_make_an_administrator_that_is_enough(mysql: MysqlServer) -> None:
+    """Those of docs/mysql.md, with the declaration that stands there."""
+    page = (CHECKOUT / "docs" / "mysql.md").read_text(encoding="utf-8").replace("orders", "documented")
+    statements = page.partition("```sql\n")[2].partition("```")[0].replace("…", "of-this-test-alone")
+    declared = page.partition('Credential("mysql_user", ')[2].partition(")\n```")[0]
+    options = ast.literal_eval(declared) | {"sslmode": PLAIN.sslmode}
+    del options["sslrootcert"]
+    administrator = replace(
+        mysql.root, username="keyturn_admin", password=SecretValue("of-this-test-alone"), dbname=options["dbname"]
+    )
+    right = "CONNECTION ADMIN" if mysql.is_mariadb else "CONNECTION_ADMIN"
+    try:
+        for line in statements.replace("CONNECTION ADMIN", right).splitlines():
+            if statement := line.partition("--")[0].strip().removesuffix(";"):
+                mysql.run(statement.replace("DATABASE keyturn", "DATABASE IF NOT EXISTS keyturn"))
+        kind = MysqlUser(options, Strategy.ALTERNATING, lambda _: administrator.to_value("mysql"))
+        kind.probe()
+        first = installed(kind, 1)
+        assert kind.check(first) is Acceptance.ACCEPTED
+        login = login_from(first.value.reveal())
+        assert {role for (role,) in mysql.run("SELECT CURRENT_ROLE()", login)} == {options["role"]}
+    finally:
+        for statement in (
+            f"DROP USER IF EXISTS keyturn_admin@'%', {options['username_base']}_a@'%'",
+            f"DROP ROLE IF EXISTS {options['role']}",
+            f"DROP DATABASE IF EXISTS {options['dbname']}",
+            "DROP TABLE IF EXISTS keyturn.users",
+        ):
+            mysql.run(statement)
 
 
 class TestCheck:
