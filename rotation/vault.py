@@ -58,6 +58,16 @@ _WORDS = {
 }
 
 
+_PROXY = "Correct HTTPS_PROXY (HTTP_PROXY), or name the server in NO_PROXY, then run the command again: it resumes."
+
+
+class _LoginRefused(Unauthorized):
+    remedy = (
+        "Compare mount, role and namespace of `auth` with what Vault has there, and what is sent with what the role is "
+        "bound to (audience, claims, addresses, uses); Vault's own words come with `vault write auth/MOUNT/login …`."
+    )
+
+
 class _Declared(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -289,6 +299,8 @@ def _translated(call: Callable[[], T], doing: str, refusals: Refusals, otherwise
             if "CERTIFICATE_VERIFY_FAILED" in str(error)
             else Unavailable(f"could not {doing}: the TLS handshake failed")
         )
+    except requests.exceptions.ProxyError:
+        problem = Unavailable(f"could not {doing}: the proxy of this environment did not pass it on", _PROXY)
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
         problem = Unavailable(f"could not {doing}: {type(error).__name__}")
     except (requests.exceptions.InvalidJSONError, requests.exceptions.ContentDecodingError):
@@ -415,9 +427,9 @@ class _Runner:
         proof = auth.proof()
         doing = f"log in at auth/{auth.mount}"
         # Vault answers 400 to a wrong role, secret id or JWT, and says in its message what is wrong with it.
-        reply = self._call(
-            doing, "", lambda c: c.adapter.post(f"/v1/auth/{auth.mount}/login", json=proof), {400: Unauthorized}
-        )["auth"]
+        refusals = dict.fromkeys((400, 403, 404), _LoginRefused)
+        path = f"/v1/auth/{auth.mount}/login"
+        reply = self._call(doing, "", lambda c: c.adapter.post(path, json=proof), refusals)["auth"]
         return _Held.lasting(reply["client_token"], reply["lease_duration"], reply["renewable"])
 
     def _call(

@@ -29,7 +29,7 @@ from rotation.stores.vault_kv import VaultKv
 from rotation.vault import Vault, connect
 from tests.contracts.staging import CANARY, promoted, text_of, told_by
 from tests.fixtures.openbao import OpenBao, Proxy, await_versions, cluster, persistent
-from tests.fixtures.ports import free_port
+from tests.fixtures.ports import closed_port, free_port
 from tests.fixtures.tls import Shelf, material, serving
 
 RULES = json.dumps({"path": {"kv-own/*": {"capabilities": ["read", "list"]}}})
@@ -364,8 +364,11 @@ def test_a_job_of_github_actions_logs_in_with_its_own_identity(
         monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "the-jobs-own")
         good = {"method": "jwt", "role": "runner", "audience": "keyturn"}
         assert read(opened(openbao.address, auth=good)) == "there"
-        with pytest.raises(Unauthorized, match="log in at auth/jwt"):
-            read(opened(openbao.address, auth=good | {"audience": "another"}))
+        for wrong in ({"audience": "another"}, {"role": "nobody"}, {"mount": "jwt-elsewhere"}, {"namespace": "ghost"}):
+            namespace = {"namespace": wrong.pop("namespace")} if "namespace" in wrong else {}
+            with pytest.raises(Unauthorized, match="log in at auth/jwt") as told:
+                read(opened(openbao.address, auth=good | wrong, **namespace))
+            assert "what the role is bound to" in told.value.remedy
 
 
 def test_a_job_that_may_not_ask_for_an_identity_is_told_how(
@@ -486,6 +489,19 @@ def test_a_server_whose_certificate_is_not_trusted_is_told_from_one_without_tls(
     assert "VAULT_CACERT" in caught.value.remedy
     with pytest.raises(Unavailable, match="the TLS handshake failed"):
         read(opened(openbao.address.replace("http", "https", 1)))
+
+
+def test_a_proxy_that_is_not_there_is_told_from_a_server_that_is_not(
+    openbao: OpenBao, as_root: None, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_PROXY", "no_proxy", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{closed_port()}")
+    with pytest.raises(Unavailable, match="the proxy of this environment") as told:
+        read(opened(openbao.address))
+    assert "NO_PROXY" in told.value.remedy
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert read(opened(openbao.address)) == "there"
 
 
 def test_a_dead_server_and_a_silent_one_are_unavailable(
