@@ -110,10 +110,16 @@ class Acts:
 
     def _revoke(self, secret: Secret, old: Credential, seen: Observation) -> None:
         current = self._read(secret, seen.store.current)
-        store = self._leased(secret)
-        if current is not None and isinstance(store, PromotesUnderLease):
-            store.confirm(secret.stored_as, current.generation)
+        if current is not None:
+            self.confirm(secret, current.generation)
         self._plugins.kind(secret).revoke(old, current, end_sessions=secret.end_sessions)
+
+    def confirm(self, secret: Secret, generation: int) -> None:
+        """Before anybody is locked out: where the store compares nothing, look once more whether this generation still
+        is current, under the lease. Raises Conflict or LeaseHeld where not."""
+        store = self._leased(secret)
+        if isinstance(store, PromotesUnderLease):
+            store.confirm(secret.stored_as, generation)
 
     def _leased(self, secret: Secret) -> SecretStore:
         return under_lease(self._plugins.store(secret), lambda: self._journal.require_lease(secret.name))

@@ -145,6 +145,7 @@ class _Run:
         )
         self._live = {name: engine.manifest.secret(name) for name in names}
         self._retiring = set(names) if request.purpose is Purpose.RETIRE else set[str]()
+        self._discarded: set[str] = set()  # whose candidate this run has discarded
         self._results: dict[str, Result] = {}
         self._tries: Counter[tuple[str, Act, int | None, Ring | None]] = Counter()
         self._deployed = engine.observer.deployed(self._live.values())
@@ -336,13 +337,18 @@ class _Run:
 
     def _settle(self, intent: int, name: str, step: Step, detail: str) -> None:
         self._journal.settle(intent, "done", detail)
+        if step.act is Act.DISCARD:
+            self._discarded.add(name)
         self._say(name, f"{step.act} {step.ring}" if step.ring else step.act, detail)
 
     # Ending
 
     def _goes_back(self, name: str, seen: Observation, decision: Done) -> bool:
-        """Whether a rollback was overtaken by the promotion that it was to prevent: then a new generation undoes it."""
+        """Whether a rollback was overtaken by the promotion that it was to prevent: then a new generation undoes it.
+        One that has discarded its candidate has done what it was to do, whatever was adopted meanwhile."""
         if self._request.purpose is not Purpose.ROLL_BACK or decision.ending is not Ending.PROMOTED or seen.carries:
+            return False
+        if name in self._discarded:
             return False
         self._journal.close_rotation(name, decision.generation, decision.ending, decision.reason)
         try:

@@ -10,7 +10,7 @@ from rotation.custody import Custody
 from rotation.errors import StoreError, Unavailable
 from rotation.journal import Journal, Rotation
 from rotation.manifest import Secret
-from rotation.model import Acceptance, Ending, Rejection, StoreView
+from rotation.model import Acceptance, Ending, Rejection, StoreView, Strategy
 from rotation.plugins import Plugins
 
 
@@ -64,6 +64,7 @@ class Opening:
     def open_return(self, secret: Secret, view: StoreView) -> None:
         """Open the rotation that brings the previous generation's value back."""
         carries = previous_of(secret, view)
+        self._require_accepted(secret, view)
         self._journal.open_rotation(secret.name, self._following(secret, view), self._reason, carries)
 
     def _recall_rejection(self, secret: Secret, view: StoreView) -> None:
@@ -100,6 +101,18 @@ class Opening:
     def _following(self, secret: Secret, view: StoreView) -> int:
         return max(view.highest, self._journal.highest(secret.name)) + 1
 
+    def _require_accepted(self, secret: Secret, view: StoreView) -> None:
+        """Where two logins take turns, a value that the target denies by now may be an older one of the login that is
+        current (`keyturn adopt`): to install it again would lock that out."""
+        if view.previous is None or secret.strategy is Strategy.SINGLE:
+            return
+        answer = self._plugins.kind(secret).check(self._custody.read(secret, view.previous))
+        if answer is Acceptance.DENIED:
+            raise StoreError(
+                f"generation {view.previous.generation} of {secret.name} cannot be brought back: the target denies it",
+                f"Go forward instead: `keyturn rotate {secret.name}`.",
+            )
+
     def _probe(self, secret: Secret, view: StoreView) -> None:
         """Before anything is changed: the target must answer, and must let the administrator in."""
         kind = self._plugins.kind(secret)
@@ -118,8 +131,15 @@ def candidate_of(view: StoreView) -> int | None:
 
 
 def previous_of(secret: Secret, view: StoreView) -> int:
-    """The generation that a rollback after promotion brings back."""
+    """The generation that a rollback after promotion brings back. Beside one that gave way to an adopted version, and
+    may be what was to be rolled back, it cannot be told."""
     previous = _previous(view)
+    if view.kept:
+        kept = ", ".join(str(version.generation) for version in (*view.kept[::-1], view.previous) if version)
+        raise StoreError(
+            f"there is not one generation to roll {secret.name} back to: {kept} are kept since a version was adopted",
+            f"Go forward instead (`keyturn rotate {secret.name}`), or retire them first (`keyturn retire`).",
+        )
     if previous is None:
         raise StoreError(
             f"there is nothing to roll {secret.name} back to: the generation before the current one is retired",

@@ -17,16 +17,20 @@ import pytest
 
 from rotation import decide, engine, rekey
 from rotation.adopt import adopt
+from rotation.credentials import ReportsLeftovers
+from rotation.drift import Class, Finding, Fix, Way
+from rotation.drift.fixing import fix
 from rotation.engine import Purpose, Request
 from rotation.errors import Conflict, KeyturnError, LeaseHeld
 from rotation.journal import LEASE, Journal
 from rotation.local.tencent.wire import Request as Signed
-from rotation.model import Version
+from rotation.model import Credential, Leftover, Version
 from rotation.stores.tencent_ssm import CURRENT, TencentSsm
 from tests.scenarios import RESUME, RETIRE, ROLL_BACK, ROTATE
 from tests.ssm_world import STORED_AS, SsmWorld, begun
 from tests.tencent_line import Line
 from tests.world import PATIENT, Broken, Killed, Side, memory_folder, no_hook
+from tests.world_plugins import WorldKind
 
 BEYOND_THE_LEASE = LEASE + timedelta(seconds=1)
 AHEAD = 299.0  # seconds: of a clock that is further ahead the cloud accepts nothing
@@ -350,6 +354,48 @@ def test_what_others_make_current_while_it_is_adopted_is_not_overwritten(tmp_pat
         runner.journal.close()
         end_well(world)
         assert world.slot.current == 3
+
+
+class Listing(WorldKind, ReportsLeftovers):
+    """One whose target lists its logins."""
+
+    def leftovers(self, kept: Sequence[Credential]) -> tuple[Leftover, ...]:
+        raise NotImplementedError
+
+    def lock_out(self, principal: str, kept: Sequence[Credential]) -> None:
+        with self._asked("target.lock_out"):
+            self._part.principals[principal].password = None
+
+
+@pytest.mark.parametrize("overwritten", [False, True])
+def test_a_leftover_is_not_locked_out_once_consumers_read_its_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, overwritten: bool
+) -> None:
+    """Somebody lets a retired login in again, and puts its value back while drift is being put right."""
+    with begun(tmp_path) as world:
+        value = world.emulated.values(STORED_AS)[CURRENT]
+        world.run(AND_RETIRE)
+        world.principals["a"].password = json.loads(value)["password"]
+        runner = world.engine()
+        monkeypatch.setattr(runner.plugins, "kind", lambda secret: Listing(world, "runner", secret.name))
+
+        def overwrite(runner: str, call: str, side: Side) -> None:
+            if overwritten and (call, side) == ("ssm.GetSecretValue", "after"):
+                world.hook = no_hook if reads.pop() else world.hook
+                if world.hook is no_hook:
+                    world.emulated.ask("UpdateSecret", SecretName=STORED_AS, VersionId=CURRENT, SecretString=value)
+
+        reads = [True, False, False, False]  # the store's current version, its generation, its decision; then ours
+        world.hook = overwrite
+        leftover = Finding(
+            *(Way.LIVE, world.secret().name, "leftover-a", Class.UNEXPECTED, "", ""),
+            secrets=(world.secret().name,),
+            fix=Fix.LOCK_OUT,
+        )
+        (tried,) = fix(runner, [leftover], timedelta(0))
+        runner.journal.close()
+        assert ("no longer current" in tried.problem) is overwritten
+        assert (world.principals["a"].password is None) is not overwritten
 
 
 def test_a_keys_older_material_is_kept_while_an_older_envelope_could_arrive(tmp_path: Path) -> None:

@@ -103,10 +103,12 @@ def _lock_out(engine: Engine, finding: Finding) -> None:
     (name,) = finding.secrets
     secret = engine.manifest.secret(name)
     kind, view = engine.plugins.kind(secret), _view(engine, name)
-    if view.versions != (view.current,):
+    if view.current is None or view.current.generation is None or view.versions != (view.current,):
         raise StoreError(f"the store holds another generation of {name} by now", "Look again.")
     if isinstance(kind, ReportsLeftovers):
-        kind.lock_out(finding.aspect.removeprefix(LEFTOVER), kept_credentials(secret, view, engine))
+        kept = kept_credentials(secret, view, engine)
+        engine.acts.confirm(secret, view.current.generation)
+        kind.lock_out(finding.aspect.removeprefix(LEFTOVER), kept)
 
 
 def _together(engine: Engine, findings: Sequence[Finding], what: Fix) -> Iterator[Tried]:
