@@ -156,6 +156,7 @@ class Aws(FunctionVendor, ConfigVendor):
         log = Resource(stack, "function-log", "aws_cloudwatch_log_group", logs, where=where)
         role = self._function_role(stack, spec, log.get_string_attribute("arn"), where)
         archive = asset(stack, "function-archive", spec.archive)
+        variables = {**spec.variables, "KEYTURN_JOURNAL": f"s3://{'/'.join(spec.journal)}"}
         network = (
             {"subnet_ids": list(spec.subnets), "security_group_ids": list(spec.security_groups)}
             if spec.subnets
@@ -178,7 +179,7 @@ class Aws(FunctionVendor, ConfigVendor):
                 "timeout": spec.timeout,
                 "memory_size": spec.memory,
                 "reserved_concurrent_executions": 1,
-                "environment": {"variables": {name: literal(value) for name, value in spec.variables.items()}},
+                "environment": {"variables": {name: literal(value) for name, value in variables.items()}},
                 "vpc_config": network,
                 "tags": self._tags({}),
             },

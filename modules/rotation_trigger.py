@@ -77,12 +77,12 @@ class RotationTrigger:
         if journal is None:
             raise DeclarationError(
                 f"{trigger.where}: {environment} has a trigger and no journal in a bucket: a function forgets",
-                'Declare the environment\'s journal: "s3://bucket/prefix".',
+                'Declare the environment\'s journal: ("bucket", "prefix").',
             )
         used = {name for consumer in estate.consumers for name in consumer.secrets}
         turned = [s for s in estate.secrets if s.name in trigger.by_store or s.name not in used]
         dispatch = trigger.dispatch
-        variables = {"KEYTURN_ENVIRONMENT": environment, "KEYTURN_JOURNAL": f"s3://{'/'.join(journal)}"}
+        variables = {"KEYTURN_ENVIRONMENT": environment}
         if dispatch is not None:
             variables["KEYTURN_DISPATCH"] = json.dumps(dispatch.model_dump(), sort_keys=True)
         spec = FunctionSpec(

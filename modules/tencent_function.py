@@ -86,9 +86,13 @@ class CloudFunction:
         return [{"layer_name": name, "layer_version": version}]
 
     def _variables(self, spec: FunctionSpec) -> dict[str, str]:
-        """With the way to the journal, for COS speaks S3's language."""
-        cos = f"https://cos.{self.region}.myqcloud.com"
-        return {**spec.variables, "AWS_ENDPOINT_URL_S3": cos, "AWS_DEFAULT_REGION": self.region}
+        """With the way to the journal: SCF tells a function its keys, and not its region."""
+        bucket, prefix = spec.journal
+        return {
+            **spec.variables,
+            "KEYTURN_JOURNAL": f"cos://{bucket}/{prefix}",
+            "KEYTURN_COS_REGION": self.region,
+        }
 
     def _network(self, spec: FunctionSpec, where: Where) -> dict[str, Any]:
         """The function's network. It needs the public one too, for the cloud's own APIs and the pipeline."""

@@ -245,7 +245,7 @@ class TencentCloud(FunctionVendor, ConfigVendor):
 
     def _keep_journal(self, journal: tuple[str, str]) -> list[policies.Statement]:
         bucket, prefix = journal
-        return policies.keep_journal(self._account.objects(bucket, ""), self._account.objects(bucket, f"{prefix}/*"))
+        return policies.keep_journal(self._account.objects(bucket, f"{prefix}/*"))
 
     def _let_read(
         self, stack: Stack, name: str, may: list[policies.Statement], readers: Sequence[str], where: Where

@@ -102,8 +102,8 @@ class Firing:
 class FunctionSpec:
     """The function that turns what is due, called ``every`` so often (None: never); a vendor whose timers can may call
     it at the ``firings`` as well, when something is due that moment. Names and keys are as in
-    :class:`RunnerSpec`: it may turn ``secrets`` and look at ``others``. ``variables`` hold names only; ``journal`` is
-    the bucket and the prefix of its memory."""
+    :class:`RunnerSpec`: it may turn ``secrets`` and look at ``others``. ``variables`` hold names only, and
+    the vendor adds KEYTURN_JOURNAL; ``journal`` is the bucket and the prefix of its memory."""
 
     archive: Path
     runtime: str

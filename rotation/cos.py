@@ -37,7 +37,7 @@ from rotation.errors import ClockSkew, Conflict, JournalError, KeyturnError, Una
 from rotation.tencentcloud import Credentials, Provided
 
 TIMEOUT = (3.0, 6.0)  # seconds: to connect, and between two pieces of an answer
-SIGNATURE_LIFE = 60  # seconds, before and after the time of signing: as much as the clocks may be apart
+SIGNATURE_LIFE = 300  # seconds, before and after the time of signing: as far as clocks may be apart for the other APIs
 PAGE = 1000  # entries of a list at most
 
 _MEANINGS: Mapping[str, type[KeyturnError]] = {
@@ -200,7 +200,7 @@ class Cos:
         code, message = _refused(body) or (str(status), "")
         what = f"could not {doing}: COS answered {code}" + (f": {message[:_QUOTED]}" if message else "")
         apart = (datetime.fromtimestamp(self._clock(), UTC) - date).total_seconds()
-        if status == 403 and abs(apart) > SIGNATURE_LIFE / 2:
+        if status == 403 and abs(apart) >= SIGNATURE_LIFE - 1:
             return ClockSkew(f"{what}; this machine's clock is {abs(apart):.0f} s {_way(apart)} COS's")
         if code in ("NoSuchKey", "404"):
             return _Absent(what)

@@ -68,8 +68,8 @@ class Environment:
     ``recovery_days`` and ``deletion_days`` are how long deleted secrets and keys can be brought back. ``rehearsal``
     names what must have gone well before a rotation here: the same one, with the same code, there. ``trigger`` is the
     function in the cloud that turns what is due, where there is one. ``journal`` is where a pipeline without a disk
-    keeps its journal, as a bucket and a prefix: KEYTURN_JOURNAL is s3://bucket/prefix there. ``database`` is what the
-    applications' databases are."""
+    keeps its journal, as a bucket and a prefix: KEYTURN_JOURNAL is s3://bucket/prefix there, or
+    cos:// for a bucket of Tencent Cloud. ``database`` is what the applications' databases are."""
 
     name: str
     order: int

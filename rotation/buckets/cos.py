@@ -46,7 +46,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TypeVar
 
 from rotation.buckets import Bucket, Stored, patiently
@@ -202,5 +202,5 @@ def _is(revision: Answer, write_id: str) -> bool:
 
 def _old(listed: Sequence[Listed], now: datetime) -> list[str]:
     """The revisions that were replaced long ago, the oldest ones first."""
-    followed = pairwise(listed[: 1 - HISTORY])
+    followed = islice(pairwise(listed), max(0, len(listed) - HISTORY))
     return [revision.key for revision, following in followed if now - following.modified > KEPT][:_AT_ONCE]

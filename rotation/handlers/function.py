@@ -59,7 +59,7 @@ def engine(environment: str, *, alone: bool = False) -> Iterator[Engine]:
     if alone and runner.journal_bucket is None:
         raise UsageError(
             "the function has no journal in a bucket, so nothing would keep two of its runs apart",
-            'Declare the environment\'s journal: "s3://bucket/prefix".',
+            "Declare the environment's journal: KEYTURN_JOURNAL=s3://bucket/prefix, or cos://bucket-appid/prefix.",
         )
     with open_journal(runner, environment, _warn) as journal:
         yield Engine(work, manifest, Plugins(work, manifest), journal, say=_say, workers=runner.workers)

@@ -5,7 +5,8 @@ to the pipeline (:mod:`rotation.handlers.due`).
   (https://www.tencentcloud.com/document/product/583/9708). It carries nothing that counts: what is due is found anew,
   under the journal's lease, so the second delivery finds nothing left to do, or the first one at work.
 - A function ends after 900 s at the latest. No secret is begun that could meet the limit; the next tick goes on.
-- Without a journal in a bucket it does nothing: SSM compares nothing, so a lease must keep two runs apart.
+- Without a journal in a bucket it does nothing: SSM compares nothing, so a lease must keep two runs apart. The keys of
+  the function's role are those that COS is asked with; a bucket of S3 needs its own.
 
 SCF has no Python that is new enough, so this runs on a *custom runtime*: the archive's ``bootstrap`` starts a Python
 that a layer brings, and :func:`serve` asks SCF for events
@@ -29,12 +30,6 @@ from rotation.handlers import function
 from rotation.handlers.due import turn_due
 
 LIMIT = "time_limit_in_ms"
-_LENT = "KEYTURN_KEYS_LENT"
-_KEYS = {
-    "AWS_ACCESS_KEY_ID": "TENCENTCLOUD_SECRETID",
-    "AWS_SECRET_ACCESS_KEY": "TENCENTCLOUD_SECRETKEY",
-    "AWS_SESSION_TOKEN": "TENCENTCLOUD_SESSIONTOKEN",
-}
 
 
 def main_handler(event: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,21 +41,10 @@ def main_handler(event: Mapping[str, Any], context: Mapping[str, Any]) -> dict[s
     if event.get("Type") != "Timer":
         raise UsageError("this event is not a timer's", "Let a timer of the function call it.")
     settings = function.settings()
-    _lend_keys()
     with function.engine(settings.environment, alone=True) as engine:
         result = turn_due(engine, settings.dispatch, lambda: deadline - time.monotonic())
     function.log.info(json.dumps(result))
     return result
-
-
-def _lend_keys() -> None:
-    """Let the journal's bucket be reached with the keys of the function's role, where AWS_ENDPOINT_URL_S3 names its
-    server and no other keys are there: Tencent's COS speaks S3's language."""
-    own_keys = "AWS_ACCESS_KEY_ID" in os.environ and _LENT not in os.environ
-    if own_keys or "AWS_ENDPOINT_URL_S3" not in os.environ or not all(name in os.environ for name in _KEYS.values()):
-        return
-    os.environ.update({theirs: os.environ[own] for theirs, own in _KEYS.items()})
-    os.environ[_LENT] = "yes"  # a warm instance is given new keys, and lends those
 
 
 def _limit(context: Mapping[str, Any]) -> float:

@@ -25,6 +25,7 @@ from modules.secretless import refusals
 from modules.tencentcloud import VERSION, TencentCloud
 from modules.vendor import AccountTrust, OidcTrust, Places, Trust
 from modules.where import here
+from rotation.buckets import cos
 from rotation.errors import DeclarationError
 from rotation.keys import Wrapped
 from rotation.keys.tencent_kms import TencentKms
@@ -33,6 +34,7 @@ from rotation.model import Strategy
 from rotation.secret_value import SecretValue
 from rotation.stores.tencent_ssm import TencentSsm
 from rotation.tencentcloud import Connection, connect
+from tests.fixtures.cos import CosPlace
 from tests.fixtures.tencent import TencentCloud as EmulatedCloud
 from tests.modules.conftest import bare_stack, only, synthesized
 
@@ -434,9 +436,8 @@ def test_the_function_runs_with_a_role_of_its_own_and_nothing_is_left_to_a_defau
     assert function["layers"] == [{"layer_name": "python", "layer_version": 3}]
     assert function["environment"] == {
         "KEYTURN_ENVIRONMENT": "staging",
-        "KEYTURN_JOURNAL": "s3://keyturn-journal-1250000000/journals",
-        "AWS_ENDPOINT_URL_S3": "https://cos.ap-guangzhou.myqcloud.com",
-        "AWS_DEFAULT_REGION": REGION,
+        "KEYTURN_JOURNAL": "cos://keyturn-journal-1250000000/journals",
+        "KEYTURN_COS_REGION": REGION,
     }
     assert function["role"] == "${tencentcloud_cam_role.function-role.name}"
     (statement,) = json.loads(resources["tencentcloud_cam_role"]["function-role"]["document"])["statement"]
@@ -455,6 +456,24 @@ def test_the_function_s_role_turns_what_nobody_consumes_and_only_looks_at_the_re
     assert may["ssm:ListSecretVersionIds"] == [*turned, f"{SECRET}orders--db"]
     assert "kms:RotateKey" not in may
     assert may["cos:PutObject"] == [f"qcs::cos:{REGION}:uid/1250000000:{JOURNAL[0]}/{JOURNAL[1]}/*"]
+
+
+def test_the_function_may_call_just_what_its_journal_calls(
+    cos_place: CosPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may = _allowed(synthesized(_triggered(cloud(app_id="1250000000")))["resource"], "function-may")
+    monkeypatch.setattr(cos, "KEPT", timedelta(seconds=-1))
+    monkeypatch.setattr(cos, "HISTORY", 1)
+    cos_place.cloud.faults.forget_calls()
+
+    bucket = cos.CosBucket(cos_place.url)
+    etag = None
+    for body in (b"1", b"2", b"3"):
+        etag = bucket.write("local.sqlite3", body, etag)
+    assert bucket.read("local.sqlite3")
+
+    called = {call.replace(".", ":") for call in cos_place.cloud.faults.calls()}
+    assert called == {action for action in may if action.startswith("cos:")}
 
 
 def test_a_function_s_journal_must_be_somebody_s() -> None:

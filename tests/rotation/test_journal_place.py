@@ -39,7 +39,6 @@ from tests.fixtures.ports import closed_port
 
 BUCKET = "journals"
 SECRET = "orders/db"
-SIGNATURE_LIFE = 600  # seconds, of requests to COS: tests move its clock
 
 
 @dataclass(frozen=True)
@@ -189,8 +188,8 @@ class CosWorld(World):
     nowhere = f"cos://nowhere-{APP_ID}/x"
     reads = frozenset({"GetBucket", "HeadObject", "GetObject"})
     prelude = (
-        "from datetime import timedelta; from rotation.buckets import cos; from rotation import cos as calls\n"
-        f"cos.SETTLE, cos.PROMPT, calls.SIGNATURE_LIFE = 0.0, timedelta(hours=1), {SIGNATURE_LIFE}\n"
+        "from datetime import timedelta; from rotation.buckets import cos\n"
+        "cos.SETTLE, cos.PROMPT = 0.0, timedelta(hours=1)\n"
     )
 
     @property
@@ -241,7 +240,6 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         made = S3World(tmp_path, monkeypatch, api=api)
     else:
         made = CosWorld(tmp_path, monkeypatch, at=request.getfixturevalue("cos_place"))
-        monkeypatch.setattr("rotation.cos.SIGNATURE_LIFE", SIGNATURE_LIFE)
     yield made
     made.clear_faults()
     made.set_clock(0)

