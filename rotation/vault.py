@@ -58,6 +58,9 @@ _WORDS = {
 }
 
 
+_NOT_ALLOWED = (
+    "Check the runner's token and its policy, which the foundation stack declares: deploy that after a new declaration."
+)
 _PROXY = "Correct HTTPS_PROXY (HTTP_PROXY), or name the server in NO_PROXY, then run the command again: it resumes."
 
 
@@ -320,7 +323,7 @@ def _refused(
     if status in refusals:
         return refusals[status](words)
     if status in (401, 403):
-        return Unauthorized(words)
+        return Unauthorized(words, _NOT_ALLOWED)
     if status in _TRY_AGAIN or status >= 500:
         return Unavailable(words, retry_after=_seconds(getattr(error, "retry_after", "")))
     return otherwise(words)

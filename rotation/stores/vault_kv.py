@@ -81,9 +81,6 @@ class _Altered(StoreError):
     remedy = "Put its version before back (`vault kv rollback`), then run again."
 
 
-_NOT_ALLOWED = (
-    "Check the runner's token and its policy, which the foundation stack declares: deploy that after a new declaration."
-)
 # What Vault and OpenBao say of a path that no engine serves, and of a namespace that is not there.
 _NO_MOUNT = ("no handler for route", "namespace not found")
 _WHICH_MOUNT = (
@@ -244,9 +241,7 @@ class VaultKv(SecretStore, Rewrapping):
         except _Missing as error:
             self._check_mount(error)
             return StoreView(name, exists=False)
-        except Unauthorized as error:
-            return StoreView(name, exists=False, trouble=Unauthorized(str(error), _NOT_ALLOWED))
-        except _Altered as error:
+        except (Unauthorized, _Altered) as error:
             return StoreView(name, exists=False, trouble=error)
         # What others have overwritten is no longer current, and becomes what is previous when theirs is adopted.
         replaced = seen.ledger.current.leaf if seen.foreign and seen.ledger.current else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import threading
@@ -18,8 +17,6 @@ from typing import Any
 import pytest
 import requests
 import stamina
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from rotation import vault
 from rotation.errors import DeclarationError, StoreError, Unauthorized, Unavailable, UsageError
@@ -28,6 +25,7 @@ from rotation.secret_value import SecretValue
 from rotation.stores.vault_kv import VaultKv
 from rotation.vault import Vault, connect
 from tests.contracts.staging import CANARY, promoted, text_of, told_by
+from tests.fixtures.oidc import ISSUER, Signer
 from tests.fixtures.openbao import OpenBao, Proxy, await_versions, cluster, persistent
 from tests.fixtures.ports import closed_port, free_port
 from tests.fixtures.tls import Shelf, material, serving
@@ -299,25 +297,11 @@ def test_a_denial_with_a_good_token_is_told_at_once_and_without_a_new_login(
 @pytest.fixture
 def issuer(openbao: OpenBao, engine: None) -> Iterator[Callable[..., str]]:
     """A JWT backend that trusts one key, and what signs tokens for an audience with it."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-
-    def signed(audience: str) -> str:
-        now = int(time.time())
-        claims = {
-            "iss": "https://ci.example",
-            "sub": "repo:acme/orders",
-            "aud": [audience],
-            "iat": now,
-            "exp": now + 60,
-        }
-        text = ".".join(_encoded(part) for part in ({"alg": "RS256", "typ": "JWT"}, claims))
-        return f"{text}.{_text(key.sign(text.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
-
+    signer = Signer()
     root = openbao.client()
     root.sys.enable_auth_method("jwt")
     try:
-        root.auth.jwt.configure(jwt_validation_pubkeys=[public.decode()], bound_issuer="https://ci.example")
+        root.auth.jwt.configure(jwt_validation_pubkeys=[signer.public], bound_issuer=ISSUER)
         root.write(
             "auth/jwt/role/runner",
             role_type="jwt",
@@ -325,17 +309,9 @@ def issuer(openbao: OpenBao, engine: None) -> Iterator[Callable[..., str]]:
             bound_audiences=["keyturn"],
             token_policies=["own"],
         )
-        yield signed
+        yield signer.token
     finally:
         root.sys.disable_auth_method("jwt")
-
-
-def _encoded(part: dict[str, Any]) -> str:
-    return _text(json.dumps(part).encode())
-
-
-def _text(content: bytes) -> str:
-    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
 
 
 def test_a_pipeline_logs_in_with_a_jwt_from_a_file_or_a_variable(

@@ -14,17 +14,20 @@ import pytest
 from modules.declarations import Credential, Estate, Secret
 from modules.runner_identity import RunnerIdentity
 from modules.vault import AppRole, PostgresConnection, Vault
-from modules.vendor import Places
+from modules.vendor import OidcTrust, Places
 from modules.where import here
 from rotation.credentials.vault_approle_secret_id import VaultApproleSecretId
 from rotation.credentials.vault_database_role import VaultDatabaseRole
-from rotation.errors import LocalError
+from rotation.errors import LocalError, Unauthorized
 from rotation.local.embedded.local_vault.declared import provision
 from rotation.model import Acceptance, Strategy
 from rotation.model import Credential as CredentialValue
 from rotation.secret_value import SecretValue
+from rotation.stores.vault_kv import VaultKv
 from tests.contracts.credential_kind import installed
-from tests.fixtures.openbao import OpenBao
+from tests.contracts.staging import promoted, text_of
+from tests.fixtures.oidc import ISSUER, Signer
+from tests.fixtures.openbao import OpenBao, await_versions
 from tests.fixtures.postgresql import Database
 from tests.modules.conftest import bare_stack, synthesized
 
@@ -196,3 +199,43 @@ def test_putting_declared_roles_in_place_again_rotates_nothing(
         seen.append(openbao.client().secrets.database.get_static_credentials("a", mount_point=vault.database)["data"])
     assert seen[0]["password"] == seen[1]["password"]
     assert seen[0]["rotation_period"] == 10 * 365 * 24 * 60 * 60
+
+
+def test_a_pipeline_logs_in_as_it_is_declared_and_no_other_job_or_audience_does(
+    openbao: OpenBao, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its issuer's key is given to the server, which would fetch it from the issuer's address."""
+    monkeypatch.delenv("VAULT_NAMESPACE", raising=False)
+    vault, signer, stack = Vault("jobs", openbao.address), Signer(), bare_stack()
+    trust = OidcTrust(issuer=ISSUER, audience=openbao.address, claims={"sub": "repo:acme/orders"})
+    secret = Secret("orders/token", Credential("random_token"), strategy=Strategy.OVERLAPPING)
+    vault.provide(stack)
+    vault.prepare(stack, here())
+    RunnerIdentity(stack, vault, Estate(secrets=(secret,)), keys={}, places=Places("config"), trusts=(trust,))
+    declared = synthesized(stack)
+    (backend,) = declared["resource"]["vault_jwt_auth_backend"].values()
+    assert backend.pop("oidc_discovery_url") == ISSUER
+    backend["jwt_validation_pubkeys"] = [signer.public]
+    root = openbao.client()
+    with ExitStack() as cleanup:
+        for mount in (vault.kv, vault.transit):
+            cleanup.callback(root.sys.disable_secrets_engine, mount)
+        cleanup.callback(root.sys.disable_auth_method, backend["path"])
+        for _ in range(2):
+            provision(root, [declared])
+        await_versions(root, vault.kv)
+        root.secrets.kv.v2.update_metadata("orders/token", custom_metadata={"a": "b"}, mount_point=vault.kv)
+        auth = {"method": "jwt", "mount": backend["path"], "role": "keyturn", "token_variable": "CI_JWT"}
+        store = VaultKv({"address": openbao.address, "mount": vault.kv, "auth": auth})
+        for refused in ({"subject": "repo:acme/other"}, {"audience": "https://elsewhere.example"}):
+            monkeypatch.setenv("CI_JWT", signer.token(**({"audience": openbao.address} | refused)))
+            with pytest.raises(Unauthorized, match="log in") as told:
+                store.observe(["orders/token"])
+            assert "what the role is bound to" in told.value.remedy
+        monkeypatch.setenv("CI_JWT", signer.token(openbao.address))
+        promoted(store, "orders/token", 1)
+        assert store.read("orders/token") == text_of(1)
+        with pytest.raises(Unauthorized):
+            store.read("orders/another")
+        held = store._vault.ask(lambda client: client.auth.token.lookup_self(), "look up the runner's token")["data"]
+        assert (held["policies"], held["ttl"] <= 3600) == (["keyturn-jobs-runner"], True)

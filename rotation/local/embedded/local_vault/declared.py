@@ -142,7 +142,13 @@ def _login(client: hvac.Client, backend: Arguments) -> None:
         client.sys.enable_auth_method(backend["type"], backend.get("description"), path=backend["path"])
 
 
-def _app_role(client: hvac.Client, role: Arguments) -> None:
+def _issuer(client: hvac.Client, backend: Arguments) -> None:
+    _login(client, {**backend, "type": "jwt"})
+    own = ("path", "description")
+    client.write_data(f"auth/{backend['path']}/config", data={n: v for n, v in backend.items() if n not in own})
+
+
+def _login_role(client: hvac.Client, role: Arguments) -> None:
     path, options = _split_off(role, "role_name")
     client.write_data(f"auth/{role['backend']}/role/{path}", data=options)
 
@@ -163,5 +169,7 @@ _KINDS: Mapping[str, Callable[[hvac.Client, Arguments], None]] = {
     "vault_database_secret_backend_connection": _connection,
     "vault_database_secret_backend_static_role": _static_role,
     "vault_auth_backend": _login,
-    "vault_approle_auth_backend_role": _app_role,
+    "vault_approle_auth_backend_role": _login_role,
+    "vault_jwt_auth_backend": _issuer,
+    "vault_jwt_auth_backend_role": _login_role,
 }
