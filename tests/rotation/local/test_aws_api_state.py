@@ -70,7 +70,8 @@ def check(api: AwsApi, filled: dict[str, Any]) -> None:
 def test_a_restart_keeps_all_that_was_answered(tmp_path: Path, ending: signal.Signals) -> None:
     with running_aws_api(tmp_path) as api:
         filled = fill(api)
-        os.kill(api.process_id, ending)
+        if ending is signal.SIGKILL:  # the block ends with SIGTERM; a second one could meet Python without its handlers
+            os.kill(api.process_id, ending)
     with running_aws_api(tmp_path) as again:
         check(again, filled)
         again.client("secretsmanager").put_secret_value(SecretId="kept", SecretString="and goes on")
