@@ -370,7 +370,9 @@ class Vault(Vendor):
         )
 
 
-_EPHEMERAL = {"type": "string", "sensitive": True, "ephemeral": True}
+# Empty for whoever deploys without the password (keyturn passes no TF_VAR_… on): without a default there is no plan.
+# It is sent where the connection is new or its password_version is, and there the server refuses an empty one.
+_EPHEMERAL = {"type": "string", "sensitive": True, "ephemeral": True, "default": ""}
 
 
 def _mounted(path: str) -> str:
