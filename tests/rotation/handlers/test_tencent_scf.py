@@ -159,7 +159,7 @@ def test_what_a_killed_function_began_is_turned_once_by_a_timer_whose_event_come
 ) -> None:
     archive = runner.archive()
     runner.initialize()
-    function = runner.made(archive, timeout=30)
+    function = runner.made(archive, timeout=59)  # a little less than it wants to have left
     near_its_limit = json.loads(function.call(event=TIMER).RetMsg)
     assert (near_its_limit["secrets"], sorted(near_its_limit["left"])) == ({}, sorted(NAMES))
     assert runner.generations() == [1, 1]
