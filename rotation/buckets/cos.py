@@ -98,7 +98,10 @@ class CosBucket(Bucket):
         key, write_id = self._key(name, look.last + 1), uuid.uuid4().hex
         written = ask(lambda: self._put(key, body, write_id))
         if written.date - look.began > PROMPT:
-            raise Unavailable(f"{self.url(name)} was written too slowly to know that nobody else did")
+            raise Unavailable(
+                f"{self.url(name)} was written too slowly to know that nobody else did",
+                "Run it nearer to the bucket; a lease that was taken so ends by itself.",
+            )
         self._prove(key, body, write_id)
         self._clean(look.old)
         self._wait(SETTLE)

@@ -172,7 +172,7 @@ class Cos:
         prefix, marker = (f"{asked.bucket}/{asked.query.get(name, '')}" for name in ("prefix", "marker"))
         keys = sorted(key for key in self._objects.names() if key.startswith(prefix) and key > marker)
         most = int(asked.query.get("max-keys", "1000"))
-        page = [key for key in keys[:most] if self._objects.get(key)]
+        page = keys[:most]
         root = ElementTree.Element("ListBucketResult")
         _add(root, {"Name": asked.bucket, "IsTruncated": str(len(keys) > most).lower()})
         if len(keys) > most:

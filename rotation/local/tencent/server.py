@@ -61,7 +61,7 @@ class Application:
             self._before(fault, environ)
         if kind is Kind.HTTP_ERROR:
             return Response("Internal Server Error", 500, content_type="text/html")
-        answer = self.cloud.cos.answer(request, fault) if request.bucket else self._api_answer(request, fault)
+        answer = self._cos_answer(request, fault) if request.bucket else self._api_answer(request, fault)
         if kind is Kind.LOST_REPLY:
             _drop_connection(environ)
         if kind is Kind.CUT:
@@ -69,6 +69,13 @@ class Application:
             answer.data = body[: len(body) // 2]
             answer.content_length = len(body)
         return answer
+
+    def _cos_answer(self, request: Request, fault: Fault | None) -> Response:
+        try:
+            return self.cloud.cos.answer(request, fault)
+        except Exception as problem:  # noqa: BLE001  # as below
+            _log_failure(f"{request.service}.{request.operation}", problem)
+            return Response(status=500)
 
     def _api_answer(self, request: Request, fault: Fault | None) -> Response:
         charset = "; charset=utf-8" if fault and fault.kind is Kind.CHARSET else ""

@@ -90,6 +90,15 @@ def test_what_else_lies_in_a_row_is_left_alone(cos_place: CosPlace) -> None:
     assert "journals/one/README" in cos_place.keys("one/")
 
 
+def test_what_a_person_puts_at_the_end_of_a_row_counts(cos_place: CosPlace) -> None:
+    cos_place.cos.put_new("journals/one/0000000001", b"moved there", {})
+    bucket = CosBucket(cos_place.url)
+    found = bucket.read("one")
+    assert found is not None
+    assert found.body == b"moved there"
+    assert bucket.write("one", b"2", found.etag).startswith("2-")
+
+
 def test_more_revisions_than_one_list_shows_are_found(cos_place: CosPlace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rotation.cos.PAGE", 2)
     bucket = CosBucket(cos_place.url)
