@@ -124,10 +124,10 @@ def test_the_second_of_two_pipelines_changes_nothing_and_a_cancelled_one_is_take
     pipeline.variables = {"GITHUB_SERVER_URL": "https://git.example", "GITHUB_REPOSITORY": "shop", "GITHUB_RUN_ID": "7"}
     first, second = pipeline.runner(), pipeline.runner()
     with project.watched():
-        with first.start("rotate", SECRET) as running:
+        with first.start("rotate", SECRET) as running, project.held_up():
             _has_said(running, "stage")
-            refused = second.meanwhile(running, "rotate", SECRET, expect=1)
-            looked = second.meanwhile(running, "status", SECRET)
+            refused = second.run("rotate", SECRET, expect=1)
+            looked = second.run("status", SECRET)
             running.send_signal(signal.SIGTERM)
             stdout, stderr = running.communicate(timeout=LIMIT)
         assert running.returncode == 130, stdout + stderr

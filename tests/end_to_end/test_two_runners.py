@@ -23,8 +23,9 @@ def test_a_second_runner_on_the_same_journal_is_told_who_the_first_one_is(projec
     candidate = project.next_generation()
     with project.watched(), project.start("rotate", SECRET) as first:
         assert first.stdout is not None
-        first.stdout.readline()  # it has begun
-        second = project.meanwhile(first, "rotate", SECRET, expect=1)
+        with project.held_up():
+            first.stdout.readline()  # it has begun
+            second = project.run("rotate", SECRET, expect=1)
         code, _, stderr = _ended(project, first)
     assert second.stderr.startswith(f"error: another runner (process {first.pid} on ")
     assert len(second.stderr.splitlines()) == 2
