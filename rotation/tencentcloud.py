@@ -24,6 +24,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -71,7 +72,7 @@ PER_SECOND: Mapping[str, int] = {
 }
 _OTHERS_PER_SECOND = 20
 
-_SIGNED_AT = "KeyturnSignedAt"
+_SIGNED_AT, _SIGNED_BY = "KeyturnSignedAt", "KeyturnSignedBy"
 _LOST = frozenset({"ClientNetworkError", "ServerNetworkError"})  # the SDK's own codes: no answer, or none of the API
 
 
@@ -163,6 +164,12 @@ class Cloud:
         self._clients: dict[str, _Client] = {}
         self._lock = threading.Lock()
 
+    def signing_as(self, credentials: Provided) -> Cloud:
+        """The same calls over the same connections, for whom these credentials are of."""
+        other = copy(self)
+        other._credentials = credentials
+        return other
+
     def now(self) -> datetime:
         """The time that requests are signed with."""
         return datetime.fromtimestamp(self._clock(), UTC)
@@ -207,7 +214,8 @@ class Cloud:
         raise _translated(*problem, manner, self._endpoint)
 
     def _send(self, service: str, action: str, parameters: Mapping[str, Any], signed_at: int) -> bytes:
-        body: bytes = self._client(service).call(action, dict(parameters), options={_SIGNED_AT: signed_at})
+        options = {_SIGNED_AT: signed_at, _SIGNED_BY: self._credentials}
+        body: bytes = self._client(service).call(action, dict(parameters), options=options)
         return body
 
     def _client(self, service: str) -> _Client:
@@ -224,7 +232,7 @@ class Cloud:
 
 
 class _Client(CommonClient):  # type: ignore[misc]  # the SDK has no types
-    """The SDK's client, whose requests carry the time that they are told instead of the time of signing."""
+    """The SDK's client, whose requests carry the time and are signed by whom they are told."""
 
     def _build_req_with_tc3_signature(
         self, action: str, params: dict[str, Any], req: RequestInternal, options: dict[str, Any] | None = None
@@ -233,7 +241,7 @@ class _Client(CommonClient):  # type: ignore[misc]  # the SDK has no types
         https://www.tencentcloud.com/document/api/1105/50207 ("Signature v3")"""
         options = options or {}
         signed_at = int(options[_SIGNED_AT])
-        secret_id, secret_key, token = self.credential.get_credential_info()
+        secret_id, secret_key, token = options.get(_SIGNED_BY, self.credential).get_credential_info()
         req.data = json.dumps(params)
         req.header |= {
             "Content-Type": "application/json",

@@ -46,7 +46,7 @@ from rotation.model import Acceptance, Credential, Leftover, Strategy, Usage
 from rotation.options import parse
 from rotation.retries import retrying
 from rotation.secret_value import SecretValue
-from rotation.tencentcloud import Cloud, Connection, Manner, connect
+from rotation.tencentcloud import Connection, Manner, connect
 
 KEYS = 2  # that CAM lets a user have
 _MARK = "keyturn"
@@ -153,8 +153,7 @@ class TencentCamKey(CredentialKind, ReportsUsage, ReportsLeftovers, HasAdministr
 
     def check(self, credential: Credential) -> Acceptance:
         """Asks who it is that signs so: that needs no rights."""
-        options, value = self._options, _parse(credential)
-        cloud = Cloud(self._cloud.region, options.endpoint, options.timeout, credentials=_Signer(value))
+        cloud = self._cloud.signing_as(_Signer(_parse(credential)))
         manner = Manner("sign with an access key", TargetError, _SIGNED_WITH, ("UserId",))
         try:
             cloud.call("sts", "GetCallerIdentity", {}, manner)

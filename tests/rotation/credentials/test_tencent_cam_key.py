@@ -240,6 +240,27 @@ def test_the_day_of_the_last_use_is_told_a_day_late(kind: TencentCamKey, tencent
     assert kind.usage(first) == Usage(sessions=0, marker=today)
 
 
+def test_checks_of_many_keys_share_a_connection_and_nothing_else(
+    kind: TencentCamKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = installed(kind, 1)
+    unknown = json.dumps(json.loads(first.value.reveal()) | {"SecretId": "AKIDthere-is-no-such-key"})
+    stranger = Credential(SECRET, 2, SecretValue(unknown))
+    made: list[str] = []
+    make = Cloud._made
+
+    def noted(cloud: Cloud, service: str) -> object:
+        made.append(service)
+        return make(cloud, service)
+
+    monkeypatch.setattr(Cloud, "_made", noted)
+    kind._cloud = Cloud(REGION, kind._options.endpoint)
+    answers = [kind.check(each) for each in (first, stranger, first, stranger)]
+    assert answers == [Acceptance.ACCEPTED, Acceptance.DENIED] * 2
+    assert made == ["sts"]
+    kind.probe()  # as the runner, still
+
+
 @pytest.mark.parametrize("text", ["", "not json: hunter2", '{"SecretId": "hunter2"}', '{"SecretKey": ["hunter2"]}'])
 def test_a_value_of_another_shape_is_refused_without_showing_it(kind: TencentCamKey, text: str) -> None:
     with pytest.raises(TargetError, match="generation 7 of orders/db is no access key") as caught:
