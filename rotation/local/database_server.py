@@ -18,9 +18,9 @@ import psutil
 from rotation.errors import LocalError
 from rotation.file_lock import held
 from rotation.files import write_private
+from rotation.local.ports import HOST
 from rotation.secret_value import SecretValue
 
-HOST = "127.0.0.1"
 MAX_CONNECTIONS = 200
 _PASSWORD_BYTES = 24
 

@@ -24,7 +24,6 @@ from rotation.database_login import Login, Place, parse
 from rotation.errors import KeyturnError, LocalError
 from rotation.files import write_private
 from rotation.local.database_server import (
-    HOST,
     MAX_CONNECTIONS,
     await_leftovers,
     await_login,
@@ -34,6 +33,7 @@ from rotation.local.database_server import (
     superuser_of,
     until_stopped,
 )
+from rotation.local.ports import HOST
 from rotation.local.supervised import run
 from rotation.mysql import Transport, connected
 from rotation.mysql.verifiers import verifier

@@ -31,9 +31,9 @@ from hvac.exceptions import VaultError
 from rotation.errors import LocalError
 from rotation.file_lock import held
 from rotation.files import write_atomically, write_private
+from rotation.local.ports import HOST
 from rotation.local.supervised import run
 
-HOST = "127.0.0.1"
 PATIENCE = 60  # seconds until a server that was started answers
 _LOOK_AGAIN = 0.05  # seconds
 

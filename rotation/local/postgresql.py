@@ -35,7 +35,6 @@ from psycopg import sql
 from rotation.errors import LocalError
 from rotation.files import write_private
 from rotation.local.database_server import (
-    HOST,
     MAX_CONNECTIONS,
     await_leftovers,
     await_login,
@@ -45,6 +44,7 @@ from rotation.local.database_server import (
     superuser_of,
     until_stopped,
 )
+from rotation.local.ports import HOST
 from rotation.local.supervised import run
 from rotation.secret_value import SecretValue
 
