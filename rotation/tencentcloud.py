@@ -76,7 +76,7 @@ _SIGNED_AT, _SIGNED_BY = "KeyturnSignedAt", "KeyturnSignedBy"
 _LOST = frozenset({"ClientNetworkError", "ServerNetworkError"})  # the SDK's own codes: no answer, or none of the API
 
 
-class _Throttled(Unavailable):
+class Throttled(Unavailable):
     remedy = "Others call as this account, too: run the command again in a while, with fewer workers: it resumes."
 
 
@@ -84,7 +84,7 @@ _MEANINGS: Refusals = {  # of codes, or of their part before the dot, whatever w
     "AuthFailure": Unauthorized,
     "AuthFailure.SignatureExpire": ClockSkew,
     "InternalError": OutcomeUnknown,
-    "RequestLimitExceeded": _Throttled,
+    "RequestLimitExceeded": Throttled,
     "ServiceUnavailable": Unavailable,
     "UnauthorizedOperation": Unauthorized,
 }

@@ -28,7 +28,7 @@ from rotation.errors import (
     UsageError,
 )
 from rotation.options import parse
-from rotation.tencentcloud import Cloud, Connection, Manner, connect
+from rotation.tencentcloud import Cloud, Connection, Manner, Throttled, connect
 from tests.contracts.staging import told_by
 from tests.fixtures.ports import closed_port
 from tests.fixtures.scf import eventually
@@ -100,7 +100,7 @@ def test_a_server_that_cannot_be_reached_is_named_also_where_a_value_is_sent(clo
 @pytest.mark.parametrize(
     ("fault", "error"),
     [
-        ("throttle", Unavailable),
+        ("throttle", Throttled),
         ("internal", OutcomeUnknown),
         ("http_error", OutcomeUnknown),
         ("drop", OutcomeUnknown),

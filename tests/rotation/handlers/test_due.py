@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -15,11 +15,13 @@ import stamina
 import yaml
 
 from rotation.engine import Engine, Request
-from rotation.errors import KeyturnError, Unauthorized, Unavailable
+from rotation.errors import KeyturnError, StoreError, Unauthorized, Unavailable
 from rotation.handlers.dispatch import send
 from rotation.handlers.due import RESERVE, turn_due
 from rotation.manifest import Dispatch, Rehearsal
+from rotation.model import StoreView
 from rotation.secret_value import SecretValue
+from rotation.stores.aws_secrets_manager import AwsSecretsManager
 from tests.contracts.staging import told_by
 from tests.fixtures.project import CHECKOUT
 from tests.rotation.handlers.function import DB, TOKEN, USED, Function
@@ -200,6 +202,23 @@ def test_a_database_that_is_down_fails_the_invocation_and_the_others_are_turned(
     function.client.update_secret(SecretId=function.administrator, SecretString=login.replace(port, "9"))
     with pytest.raises(KeyturnError, match=DB):
         _tick(function)
+    assert _generations(function) == [1, 2]
+
+
+def test_a_secret_that_its_store_withholds_fails_the_invocation_and_the_others_are_turned(
+    function: Function, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    withheld, observe = function.manifest.secrets[DB].stored_as, AwsSecretsManager.observe
+
+    def without_one(store: AwsSecretsManager, names: Sequence[str], *, fresh: bool = False) -> dict[str, StoreView]:
+        views = observe(store, names, fresh=fresh)
+        trouble = StoreView(withheld, exists=False, trouble=StoreError("it is disabled"))
+        return views | ({withheld: trouble} if withheld in views else {})
+
+    monkeypatch.setattr(AwsSecretsManager, "observe", without_one)
+    with pytest.raises(KeyturnError, match=f"{DB}: it is disabled"):
+        _tick(function)
+    monkeypatch.undo()
     assert _generations(function) == [1, 2]
 
 
