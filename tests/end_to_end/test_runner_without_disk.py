@@ -89,6 +89,7 @@ def pipeline(project: Project, tmp_path: Path) -> Iterator[Pipeline]:
 
 def test_a_whole_life_on_runners_without_a_disk(pipeline: Pipeline) -> None:
     project = pipeline.project
+    project.run("retire", SECRET)  # what an earlier test has left would be retired first
     before, candidate = project.status()["current"], project.next_generation()
     with project.watched():
         pipeline.run("rotate", SECRET)
