@@ -97,14 +97,18 @@ class Runner:
 def compete(course: Course, baton: Baton, scripts: Sequence[Sequence[Request]]) -> list[Runner]:
     """Let both work to their ends, each remote call of theirs by the baton's hook; raise what broke."""
     runners = [Runner(name, script) for name, script in zip(RUNNERS, scripts, strict=True)]
-    threads = [threading.Thread(target=runner.work, args=(course, baton)) for runner in runners]
+    at_once([threading.Thread(target=runner.work, args=(course, baton)) for runner in runners])
+    for error in (result for runner in runners for result in runner.results):
+        if isinstance(error, BaseException) and not isinstance(error, KeyturnError):
+            raise error
+    return runners
+
+
+def at_once(threads: Sequence[threading.Thread]) -> None:
+    """Start them, and wait until all have ended."""
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(PATIENCE)
     if any(thread.is_alive() for thread in threads):
         raise Broken(f"the runners are not done after {PATIENCE:g} s")
-    for error in (result for runner in runners for result in runner.results):
-        if isinstance(error, BaseException) and not isinstance(error, KeyturnError):
-            raise error
-    return runners

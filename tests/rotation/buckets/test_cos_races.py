@@ -22,8 +22,7 @@ from rotation.buckets import cos
 from rotation.buckets.cos import CosBucket
 from rotation.cos import Answer, Cos, Listed
 from rotation.errors import Conflict, KeyturnError, Unavailable
-from tests.racing import PATIENCE, RUNNERS, Baton
-from tests.world import Broken
+from tests.racing import RUNNERS, Baton, at_once
 
 BEGIN = 1_800_000_000.0
 WRITES = 4
@@ -147,13 +146,7 @@ def run(seed: int) -> WeakCos:
     draw = random.Random(seed)  # noqa: S311 - a schedule
     world, failures = WeakCos(draw), list[BaseException]()
     baton = Baton([draw.random() < 0.5 for _ in range(2000)])
-    threads = [threading.Thread(target=work, args=(world, runner, baton, failures)) for runner in RUNNERS]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
-    if any(thread.is_alive() for thread in threads):
-        raise Broken(f"the runners are not done after {PATIENCE:g} s")
+    at_once([threading.Thread(target=work, args=(world, runner, baton, failures)) for runner in RUNNERS])
     for failure in failures:
         raise failure
     _check_chain(world)
