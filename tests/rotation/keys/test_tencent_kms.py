@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,6 +16,7 @@ from rotation.secret_value import SecretValue
 from rotation.tencentcloud import Cloud
 from tests.contracts.key_service import CONTEXT, KeyServiceContract
 from tests.contracts.staging import Trouble
+from tests.fixtures.scf import eventually
 from tests.fixtures.tencent import REGION, TencentCloud, ask
 
 _FAULTS = {
@@ -97,9 +99,19 @@ class TestTencentKms(KeyServiceContract):
         assert self.rotations(key) == 1
 
     def test_a_rotation_that_is_under_way_is_joined(self) -> None:
+        """It is not over before it was asked to be: the cloud's clock stands until then."""
         service, key = self.open(), self.key()
-        ask(self.raw, "RotateKey", KeyId=self.key_id(key))
-        service.rotate(key)
+        self.tencent.clock.stop()
+        try:
+            self.tencent.faults.forget_calls()
+            ask(self.raw, "RotateKey", KeyId=self.key_id(key))
+            with ThreadPoolExecutor(1) as pool:
+                joined = pool.submit(service.rotate, key)
+                eventually(lambda: self.tencent.faults.calls()["kms.RotateKey"] == 2)
+                self.tencent.clock.run()
+                joined.result()
+        finally:
+            self.tencent.clock.run()
         assert self.rotations(key) == 1
 
     def test_a_key_whose_rotation_is_not_enabled_is_refused_with_what_to_do(self) -> None:
