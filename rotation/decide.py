@@ -8,6 +8,8 @@ The rules, in their order; the first one that has something to say decides:
   ring uses the candidate any more, and the target is proved to accept the current one, is it revoked and discarded.
   A ring that does not report what it runs gets the settling time to take up what was deployed.
   One that carries the previous generation's value shares its grace window: to revoke one is to revoke both.
+  Where the store cannot compare, and a run had begun to promote it, it is kept until that can no longer arrive: what
+  was decided then may have been deleted by hand.
 - A candidate is installed, tested, given to the canary and watched, given to everyone and watched, then promoted.
   What the target denies three times is rejected, if the target still accepts the current generation. What lacks a
   privilege, or makes a ring's signals bad, is rejected. Only what the target accepts *now* is promoted.
@@ -111,6 +113,7 @@ def undo_rejected(spec: Secret, seen: Observation, now: datetime) -> Decision | 
         _leave_candidate(spec, seen, candidate, current, now)
         or _current_is_accepted(spec, seen, candidate, now)
         or _shared_value_is_unused(spec, seen, now)
+        or _settles(seen.candidate_settled_at, candidate, now)
         or Step(Act.DISCARD, candidate, "rejected, and no ring uses it")
     )
 
@@ -307,14 +310,14 @@ def _in_use(spec: Secret, seen: Observation, previous: int, current: int, now: d
     quiet_from = max(filter(None, uses), default=now)
     if now < quiet_from + spec.grace:
         return Wait(f"generation {previous} is kept through its grace window", quiet_from + spec.grace, surely=True)
-    return _settles(seen, previous, now)
+    return _settles(seen.settled_at, previous, now)
 
 
-def _settles(seen: Observation, previous: int, now: datetime) -> Decision | None:
-    if seen.settled_at is None or now >= seen.settled_at:
+def _settles(settled_at: datetime | None, generation: int, now: datetime) -> Decision | None:
+    if settled_at is None or now >= settled_at:
         return None
     return Wait(
-        f"generation {previous} is kept: what it was promoted with could still arrive", seen.settled_at, surely=True
+        f"generation {generation} is kept: what it was promoted with could still arrive", settled_at, surely=True
     )
 
 

@@ -358,11 +358,14 @@ class Journal:
         )
         return int(row[0]) if row else 0
 
-    def last_ended(self, secret: str, act: Act) -> datetime | None:
-        """When the last of these acts on a secret ended, now where one has not; None where there was none."""
+    def last_ended(self, secret: str, act: Act, generation: int | None = None) -> datetime | None:
+        """When the last of these acts on a secret (on one generation of it) ended, now where one has not; None where
+        there was none."""
         now = self._clock().isoformat()
         (ended,) = self._one(
-            "SELECT max(coalesce(ended, ?)) FROM intents WHERE secret = ? AND act = ?", (now, secret, act)
+            "SELECT max(coalesce(ended, :now)) FROM intents"
+            " WHERE secret = :secret AND act = :act AND generation = coalesce(:generation, generation)",
+            {"now": now, "secret": secret, "act": act, "generation": generation},
         ) or (None,)
         return _moment(ended)
 

@@ -247,7 +247,8 @@ class Observation:
     journal knows. ``installs`` and ``tested`` (None: not yet) are of the pending generation; ``replaced`` counts the
     candidates of this rotation that the target denied; ``rejection`` is why the last candidate was turned down.
     ``unknown_since`` is since when the target could not be asked. ``outside`` tells that somebody else deploys.
-    ``settled_at`` is when no promotion that was sent before can arrive any more, None where the store compares.
+    ``settled_at`` is when no promotion that was sent before can arrive any more, ``candidate_settled_at`` when none of
+    the pending generation can; None where the store compares, or none was begun.
     """
 
     store: StoreView
@@ -269,6 +270,7 @@ class Observation:
     last_used: datetime | None = None
     usage: Usage | None = None
     settled_at: datetime | None = None
+    candidate_settled_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

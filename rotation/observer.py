@@ -160,6 +160,7 @@ class Observer:
             last_used=last_used,
             usage=usage,
             settled_at=self._settled_at(secret, promoted_at),
+            candidate_settled_at=self._candidate_settled_at(secret, candidate),
         )
 
     def _settled_at(self, secret: Secret, promoted_at: datetime | None) -> datetime | None:
@@ -169,6 +170,14 @@ class Observer:
         if promoted_at is None or not isinstance(store, PromotesUnderLease):
             return None
         return max(promoted_at, self._journal.last_ended(secret.name, Act.PROMOTE) or promoted_at) + store.settle
+
+    def _candidate_settled_at(self, secret: Secret, candidate: int | None) -> datetime | None:
+        """When a promotion of the candidate itself can no longer arrive; None where none was begun."""
+        store = self._plugins.store(secret)
+        if candidate is None or not isinstance(store, PromotesUnderLease):
+            return None
+        ended = self._journal.last_ended(secret.name, Act.PROMOTE, candidate)
+        return None if ended is None else ended + store.settle
 
     def _accepted(self, secret: Secret, version: Version | None) -> Acceptance:
         if version is None:

@@ -241,7 +241,7 @@ class _Client(CommonClient):  # type: ignore[misc]  # the SDK has no types
         https://www.tencentcloud.com/document/api/1105/50207 ("Signature v3")"""
         options = options or {}
         signed_at = int(options[_SIGNED_AT])
-        secret_id, secret_key, token = options.get(_SIGNED_BY, self.credential).get_credential_info()
+        secret_id, secret_key, token = options[_SIGNED_BY].get_credential_info()
         req.data = json.dumps(params)
         req.header |= {
             "Content-Type": "application/json",

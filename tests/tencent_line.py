@@ -88,7 +88,8 @@ class Line(tencentcloud.Cloud):
 
     def _signed(self, service: str, action: str, parameters: Mapping[str, Any], signed_at: int) -> Request:
         made = RequestInternal(HOST, "POST", "/", header={})
-        self._client(service)._build_req_inter(action, dict(parameters), made, {tencentcloud._SIGNED_AT: signed_at})
+        options = {tencentcloud._SIGNED_AT: signed_at, tencentcloud._SIGNED_BY: self._credentials}
+        self._client(service)._build_req_inter(action, dict(parameters), made, options)
         headers = {name.lower(): value for name, value in made.header.items()}
         return Request("POST", "/", headers, made.data.encode())
 

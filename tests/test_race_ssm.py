@@ -356,6 +356,26 @@ def test_what_others_make_current_while_it_is_adopted_is_not_overwritten(tmp_pat
         assert world.slot.current == 3
 
 
+@pytest.mark.parametrize("arrives", [True, False])
+def test_a_decision_that_somebody_deletes_costs_a_wait_and_no_login(tmp_path: Path, *, arrives: bool) -> None:
+    """A rollback finds nothing decided about the candidate whose promotion is on its way."""
+    with begun(tmp_path) as world:
+        loses_its_promotion(world)
+        decided = {"SecretName": STORED_AS, "VersionId": "g0000000002.decided"}
+        world.emulated.ask("DeleteSecretVersion", **decided)
+        others_go_on(world, (Request(Purpose.ROLL_BACK),))
+        assert world.principals["b"].password is not None
+        if arrives:
+            world.deliver()
+            others_go_on(world, (ROLL_BACK,))
+            assert world.adopt("other").error is None
+        else:
+            others_go_on(world, (ROLL_BACK,))
+            assert world.principals["b"].password is None
+            world.deliver()
+        end_well(world)
+
+
 class Listing(WorldKind, ReportsLeftovers):
     """One whose target lists its logins."""
 

@@ -84,6 +84,7 @@ class PromotesUnderLease(ABC):
     what this runner sent since, and that is what is current. A lost journal knows of no request: then the time counts
     from when this one first saw what is current, and who still works with the lost one finds that it has no lease.
     A rejected candidate needs no such wait: its promotion was never sent, as only one decision about it can be made.
+    But where the journal knows that its promotion was begun, it waits as well: somebody may have deleted the decision.
 
     ``settle`` is as long as a request can be on its way, and as much more as the clocks of two runners can be apart.
     """

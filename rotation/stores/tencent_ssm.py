@@ -192,13 +192,15 @@ class _Seen:
     @property
     def displaced(self) -> list[str]:
         """The version ids that go when another candidate is staged. Where that is to adopt a foreign version, this one
-        stays, to be retired; an older generation with its value lives on in it, and of others the last re-wrap is
-        enough. Without room for it, it goes, too: then the last adoption died, and it is what that was to adopt."""
+        stays, to be retired, unless its value is the one to adopt; an older generation with its value lives on in it,
+        and of others the last re-wrap is enough. Without room for it, it goes, too: then the last adoption died, and it
+        is what that was to adopt."""
         if self.pending is None:
             return []
         value = self.values[self.pending]
         others = [leaf for leaf in self.earlier if not hmac.compare_digest(self.values[leaf], value)]
-        if not self.foreign or len(others) >= MOST_EARLIER:
+        adopted = self.current_value is not None and hmac.compare_digest(self.current_value, value)
+        if not self.foreign or adopted or len(others) >= MOST_EARLIER:
             return [str(self.pending)]
         return [str(leaf) for leaf in self.values if leaf not in (*others, self.pending)]
 
