@@ -198,6 +198,7 @@ class _Run:
         for name, secret in list(self._live.items()):
             view = scene.stored[name]
             try:
+                self._engine.plugins.require([secret])
                 preflight(secret, view, initialize=self._request.initialize)
                 for act in self._journal.unfinished(name):
                     self._say(name, "resumes", f"an earlier run died in: {act}")

@@ -18,6 +18,8 @@ def parse(model: type[Options], options: Mapping[str, Any], plugin: str) -> Opti
         return model.model_validate(dict(options))
     except ValidationError as error:
         where, what = first_problem(error)
+        if "." not in where and error.errors()[0]["type"] == "extra_forbidden":
+            what = f"there is no such option (it has: {', '.join(sorted(model.model_fields))})"
         raise DeclarationError(f"{plugin}: {f'option {where}: ' if where else ''}{what}") from error
 
 

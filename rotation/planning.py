@@ -120,12 +120,14 @@ class RotationPlan(_Planned):
 
 
 def plan_rotations(engine: Engine, names: Iterable[str], seen: Mapping[str, StoreView] | None = None) -> RotationPlan:
-    """Plan the rotation of these secrets. Observes stores (in batches); changes nothing.
+    """Plan the rotation of these secrets. Observes stores (in batches); changes nothing. Raises DeclarationError,
+    before it observes, where a plugin that they need is declared wrongly.
 
     ``seen`` is what the stores have just said of them and of their neighbours, where they were asked already.
     """
     manifest = engine.manifest
     secrets = [manifest.secret(name) for name in sorted(names)]
+    engine.plugins.require(secrets)
     stored = engine.observer.stored(manifest.neighbours(secret.name for secret in secrets)) if seen is None else seen
     pins = engine.rollout.pins()
     engine.rollout.check(pins, stored)

@@ -6,7 +6,9 @@ import importlib
 import inspect
 import pkgutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +16,7 @@ from rotation.credentials import CredentialKind
 from rotation.errors import DeclarationError, UsageError
 from rotation.keys import KeyService
 from rotation.manifest import Consumer, ConsumerRing, Key, Manifest, Plugin, Secret
+from rotation.model import Ring
 from rotation.signals import Signal
 from rotation.stores import SecretStore
 from rotation.targets import DeployTarget
@@ -49,6 +52,15 @@ def load(family: type[Family], kind: str) -> type[Family]:
     return found
 
 
+@contextmanager
+def _named(whose: str) -> Iterator[None]:
+    """Let a wrong declaration say whose it is."""
+    try:
+        yield
+    except DeclarationError as error:
+        raise DeclarationError(f"{whose}: {error}", error.remedy) from error
+
+
 class Plugins:
     """The plugin objects that one environment's declarations ask for, each made once."""
 
@@ -58,23 +70,57 @@ class Plugins:
         self._made: dict[tuple[str, str], Any] = {}
         self._lock = threading.Lock()
 
+    def require(self, secrets: Iterable[Secret]) -> None:
+        """Make all that these secrets need, before anything is asked of anybody.
+
+        Raises :class:`DeclarationError` with all that is declared wrongly: whose plugin, which option, and why. What
+        cannot be made here for another reason (its package is absent, no region is set) is left to who uses it.
+        """
+        wrong = dict.fromkeys(problem for secret in secrets for problem in self._problems(secret))
+        if wrong:
+            raise DeclarationError("; ".join(wrong))
+
+    def _problems(self, secret: Secret) -> Iterator[str]:
+        makers: list[Callable[[], object]] = [lambda: self.kind(secret)]
+        if secret.key is not None:
+            key = self._manifest.keys[secret.key]
+            makers.append(lambda: self.keys(key))
+        for consumer in self._manifest.consumers_of(secret.name):
+            makers.append(partial(self.target, consumer))
+            makers += [partial(self._named_signals, consumer, ring) for ring in sorted(consumer.rings)]
+        for make in makers:
+            try:
+                make()
+            except DeclarationError as error:
+                yield str(error)
+            except UsageError:
+                continue
+
+    def _named_signals(self, consumer: Consumer, ring: Ring) -> None:
+        with _named(f"{consumer.name} ({ring})"):
+            self.signals(consumer.rings[ring])
+
     def store(self, secret: Secret) -> SecretStore:
-        return self._once(SecretStore, secret.store, lambda found: found(secret.store.options))
+        with _named(secret.name):
+            return self._once(SecretStore, secret.store, lambda found: found(secret.store.options))
 
     def kind(self, secret: Secret) -> CredentialKind:
         """The kind of one secret; it may read the current values of other secrets in the same store."""
-        made: CredentialKind = load(CredentialKind, secret.credential.kind)(
-            secret.credential.options, secret.strategy, self.store(secret).read
-        )
+        store = self.store(secret)
+        with _named(secret.name):
+            made: CredentialKind = load(CredentialKind, secret.credential.kind)(
+                secret.credential.options, secret.strategy, store.read
+            )
         return made
 
     def keys(self, key: Key) -> KeyService:
-        return self._once(KeyService, key.service, lambda found: found(key.service.options))
+        with _named(f"the key {key.reference}"):
+            return self._once(KeyService, key.service, lambda found: found(key.service.options))
 
     def target(self, consumer: Consumer) -> DeployTarget:
-        return self._once(
-            DeployTarget, consumer.target, lambda found: found(consumer.target.options, self._project, self._manifest)
-        )
+        made = consumer.target
+        with _named(consumer.name):
+            return self._once(DeployTarget, made, lambda found: found(made.options, self._project, self._manifest))
 
     def signals(self, ring: ConsumerRing) -> tuple[Signal, ...]:
         return tuple(self._signal(plugin) for plugin in ring.signals)

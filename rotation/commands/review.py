@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from rotation.arguments import file
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rotation.review.document import Document
     from rotation.settings import Settings
 
@@ -39,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
     settings = load(options.project)
     limit = _limit(options)
     document = _document(options, settings)
+    _require_plugins(document, options.synth.resolve().parent if options.synth else settings.project)
     plan = RotationPlan.load(options.rotation) if options.rotation else None
     made = gate.review(document, settings, gate.rules_of(settings, options.rules), plan)
     if plan is not None and plan.environment not in made.environments:
@@ -72,6 +75,20 @@ def _document(options: argparse.Namespace, settings: Settings) -> Document:
     if options.base:
         raise UsageError("--base is what --synth is compared with", "Give --synth, too.")
     return of_plans(named(options.plans), options.environment, embedded=_embedded(options, settings))
+
+
+def _require_plugins(document: Document, project: Path) -> None:
+    """Refuse what is declared wrongly of a plugin while it is still a pull request: a rotation would end there."""
+    from rotation.errors import DeclarationError, UsageError
+    from rotation.manifest import Manifest
+    from rotation.plugins import Plugins
+
+    for environment in sorted({stack.environment for stack in document.stacks}):
+        try:
+            manifest = Manifest.read(project, environment)
+        except (DeclarationError, UsageError):
+            continue  # not synthesized there
+        Plugins(project, manifest).require(manifest.secrets.values())
 
 
 def _embedded(options: argparse.Namespace, settings: Settings) -> bool:

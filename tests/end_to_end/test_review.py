@@ -184,3 +184,19 @@ def test_what_cannot_be_reviewed_is_an_error_and_never_passes(project: Project, 
     assert project.run("review", expect=1).stderr.startswith("error: there is no plan to review\n")
     assert "cannot hold a review" in project.run("review", "cut.json", "--limit", "10", expect=1).stderr
     assert [path for path in STACKS if path in cut.stdout] == []
+
+
+def test_a_wrong_option_is_refused_while_it_is_reviewed_and_planned(project: Project, raw_plans: Path) -> None:
+    path = project.path / "cdktf.out/manifests/local.json"
+    kept = path.read_text(encoding="utf-8")
+    manifest = json.loads(kept)
+    manifest["secrets"]["orders/db"]["credential"]["options"]["frobnicate"] = 1
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    try:
+        for command in (["review", str(raw_plans / "secrets-local.json")], ["plan", "orders/db"]):
+            said = project.run(*command, expect=1)
+            what = "error: orders/db: postgres_user: option frobnicate: there is no such option (it has: administrator,"
+            assert said.stderr.startswith(what)
+            assert said.stdout == ""
+    finally:
+        path.write_text(kept, encoding="utf-8")
