@@ -5,10 +5,10 @@ replaces revision n makes n+1 under ``x-cos-forbid-overwrite``. What is removed 
 number ever comes back. What is known of COS (https://www.tencentcloud.com/document/product/436/ unless said otherwise):
 
 - *PUT Object* (7749) has no If-Match. With ``x-cos-forbid-overwrite: true`` it refuses with 409 FileAlreadyExists what
-  is there. Two requests **at once** may both be let through, and the later one stays: seen on the real COS
-  (https://github.com/apache/opendal/pull/7526). One after the other they are kept apart.
-- The header does nothing where versioning is on or ever was (7749). APPEND Object (7741) compares a length, but not in
-  buckets of several zones, and an object that is appended to only grows; so it is no better way.
+  is there. One after the other, requests are kept apart; two **at once** may both be let through, and the later one
+  stays. Both was seen on the real COS by Apache OpenDAL's authors (https://github.com/apache/opendal/pull/7526).
+- The header does nothing where versioning is on or ever was (https://github.com/apache/opendal/pull/5514).
+- *APPEND Object* (7741) compares a length, but not in buckets of several zones, and what is appended to only grows.
 - *GET Bucket* (30614) may not show what was written just now. What is asked for by its name is taken as it is.
 - DELETE compares nothing. Each answer tells COS's time (Date), each object when it was written, in whole seconds.
 
