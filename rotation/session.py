@@ -113,9 +113,10 @@ class Session:
         return exit_code(results.values(), purpose)
 
     def say_troubles(self, results: Mapping[str, Result]) -> None:
-        """Say what failed and what to do about it, and let who is notified of what is blocked know, too."""
+        """Say what failed or is blocked, and what to do about it; let who is notified of what is blocked know, too."""
         for name, result in sorted(results.items()):
             if isinstance(result.decision, Blocked):
+                print(f"blocked: {name}: {result.decision.reason}\n  {result.decision.remedy}", file=sys.stderr)  # noqa: T201
                 self.notifier.advise(name, result.decision.remedy)
             if result.error is not None:
                 print(f"error: {name}: {result.error}\n  {result.error.remedy}", file=sys.stderr)  # noqa: T201
