@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from types import MappingProxyType
 from rotation import pins as pins_file
 from rotation.errors import Conflict, DeclarationError, KeyturnError
 from rotation.file_lock import held
-from rotation.manifest import Manifest
+from rotation.manifest import Consumer, Manifest
 from rotation.model import Place, Reference, Ring, StoreView, Version
 from rotation.pins import Pins
 from rotation.plugins import Plugins
@@ -104,6 +104,23 @@ class Rollout:
         with self._alone():
             self._regenerate(self.pins(), stored, set(wanted))
         return [target.apply(members) for target, members in self._by_target(wanted)]
+
+    def deploy_apart(self) -> list[Deployment]:
+        """Deploy what no stack carries, as it is rendered and pinned; for who has just deployed the stacks."""
+        places = [
+            place
+            for consumer in self._manifest.consumers.values()
+            if not (target := self._plugins.target(consumer)).in_stacks
+            for place in self._ready(consumer, target.deployed())
+        ]
+        return [target.apply(members) for target, members in self._by_target(sorted(places))]
+
+    def _ready(self, consumer: Consumer, deployed: Deployed) -> Iterator[Place]:
+        """The places that are pinned whole, or that have lost their pins with their first candidate."""
+        for ring in consumer.rings:
+            place, pinned = (consumer.name, ring), self.pins().at(consumer.name, ring).keys()
+            if pinned >= set(consumer.secrets) or (not pinned and place in deployed):
+                yield place
 
     def regenerate(self, stored: Mapping[str, StoreView], *, check: bool = False) -> list[Rendered]:
         """Regenerate the configuration of every place from the pins as they are; ``check`` only tells what is stale."""

@@ -26,7 +26,9 @@ def run(options: argparse.Namespace) -> int:
     from rotation.errors import GuardRefused, UsageError
     from rotation.exit_codes import BLOCKED, CHANGES, DONE
     from rotation.output import Output
+    from rotation.plugins import Plugins
     from rotation.review.gate import Gate
+    from rotation.rollout import Rollout
     from rotation.session import opened
 
     settings, manifest = opened(options)
@@ -54,6 +56,10 @@ def run(options: argparse.Namespace) -> int:
     except GuardRefused as refused:
         output.result({"environment": manifest.environment, "refused": str(refused)}, [f"refused: {refused}"])
         return BLOCKED
+    if set(stacks) >= set(manifest.stacks[-1:]):  # the last one is the applications'
+        for deployment in Rollout(settings.project, manifest, Plugins(settings.project, manifest)).deploy_apart():
+            for changed in deployment.changed:
+                output.say(f"{changed}: applied")
     outcomes = {one.stack: {"digest": one.digest, "outcome": one.outcome} for one in applied}
     output.result({"environment": manifest.environment, "stacks": outcomes})
     return DONE

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from rotation.manifest import Manifest
 from rotation.model import Place
@@ -21,7 +21,12 @@ class Deployment:
 
 
 class DeployTarget(ABC):
-    """One way to deploy, for all consumers of an environment that name it. Places are (consumer, ring)."""
+    """One way to deploy, for all consumers of an environment that name it. Places are (consumer, ring).
+
+    ``in_stacks`` tells whether who deploys the environment's stacks deploys its places with them.
+    """
+
+    in_stacks: ClassVar[bool] = False
 
     def __init__(self, options: Mapping[str, Any], project: Path, manifest: Manifest) -> None: ...
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
@@ -31,6 +31,8 @@ class _Options(BaseModel):
 
 
 class TerraformTarget(DeployTarget):
+    in_stacks: ClassVar[bool] = True
+
     def __init__(self, options: Mapping[str, Any], project: Path, manifest: Manifest) -> None:
         self._stack = parse(_Options, options, "target terraform").stack
         self._project = project

@@ -91,6 +91,19 @@ class Shop:
         assert isinstance(result.decision, Done), result
         return result.decision.ending
 
+    def as_a_pipeline(self, *, initialize: bool = False) -> Ending | None:
+        """The same where what is to be deployed is deployed by others, with the stacks."""
+        for _ in range(3):
+            with self.engine() as engine:
+                decision = engine.run([NAME], Request(initialize=initialize, outside=True))[NAME].decision
+                if not isinstance(decision, Wait) or not decision.outside:
+                    return decision.ending if isinstance(decision, Done) else None
+                before = self.serve()
+                assert engine.rollout.deploy_apart()[0].changed
+                assert self.serve() != before
+                assert engine.rollout.deploy_apart()[0].changed == (), "nothing is left to deploy"
+        raise AssertionError("no end after 3 deployments")
+
     def serve(self) -> set[str]:
         """Calls of every version that the alias serves; returns the generations that they use."""
         alias = self.function.ask("GetAlias", Name="$DEFAULT")
@@ -102,6 +115,18 @@ class Shop:
         listed = ask_ssm(self.cloud, "ListSecretVersionIds", SecretName=self.stored_as).Versions
         asked = [{"SecretName": self.stored_as, "VersionId": version.VersionId} for version in listed]
         return {one["VersionId"]: ask_ssm(self.cloud, "GetSecretValue", **one).SecretString for one in asked}
+
+
+def test_a_function_follows_where_a_pipeline_deploys_and_comes_back_when_its_canary_fails(
+    tencent: TencentCloud, tmp_path: Path
+) -> None:
+    shop = Shop(tencent, tmp_path)
+    ways = []
+    while (ending := shop.as_a_pipeline(initialize=True)) is None:
+        ways.append(shop.serve())
+    assert (ending, ways) == (Ending.PROMOTED, [{"0", "1"}, {"1"}])
+    assert (shop.as_a_pipeline(), shop.serve()) == (None, {"1", "2"})
+    assert (shop.as_a_pipeline(), shop.serve()) == (Ending.ROLLED_BACK, {"1"})
 
 
 def test_a_candidate_that_fails_in_the_canary_is_taken_back_and_the_next_one_reaches_everybody(
