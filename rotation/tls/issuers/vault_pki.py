@@ -65,7 +65,11 @@ class VaultPki(Issuer):
         numbers = listed["data"]["keys"] if listed else ()
         roots = bundle(found for number in numbers for found in self._with_chain(number) if is_root(found))
         if not roots:
-            raise TargetError(f"the mount {mount} knows no root", "Declare `trust`: a file with what clients trust.")
+            raise TargetError(
+                f"the mount {mount} knows no root",
+                f"Make one; or import the one in use, the field `ca` of its certificates' secrets (`vault write "
+                f"{mount}/issuers/import/cert pem_bundle=@ca.pem`); or declare `trust`: a file with what clients trust.",
+            )
         return roots
 
     def is_revoked(self, signed: Signed, authorities: str) -> bool:

@@ -349,6 +349,17 @@ def test_an_authority_that_is_taken_away_while_servers_still_use_it_is_missed(pk
     assert lack.startswith("an authority for servers that still have generation 1 (")
 
 
+def test_a_mount_whose_authority_is_gone_trusts_again_what_a_value_kept_of_it(pki: Pki) -> None:
+    kind = pki.kind()
+    first = installed(kind, 1)
+    pki.drop_root("one")
+    with pytest.raises(TargetError, match="knows no root") as told:
+        kind.check(first)
+    assert f"vault write {pki.mount}/issuers/import/cert" in told.value.remedy
+    pki.client.write_data(f"{pki.mount}/issuers/import/cert", data={"pem_bundle": material(first).ca})
+    assert kind.check(first) is Acceptance.ACCEPTED
+
+
 def test_trust_may_be_declared_as_a_file(pki: Pki, shelf: Shelf, tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text(material(issued(pki.kind(), 1)).ca)
     kind = pki.kind(trust=str(tmp_path / "ca.pem"))
