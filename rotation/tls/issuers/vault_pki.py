@@ -67,8 +67,8 @@ class VaultPki(Issuer):
         if not roots:
             raise TargetError(
                 f"the mount {mount} knows no root",
-                f"Make one; or import the one in use, the field `ca` of its certificates' secrets (`vault write "
-                f"{mount}/issuers/import/cert pem_bundle=@ca.pem`); or declare `trust`: a file with what clients trust.",
+                "Make one; or import the one in use, the field `ca` of its certificates' secrets "
+                f"(`vault write {mount}/issuers/import/cert pem_bundle=@ca.pem`); or declare `trust`, a file of roots.",
             )
         return roots
 
