@@ -4,9 +4,13 @@ where it is installed, and with a consumer that is a cloud function."""
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,6 +21,7 @@ from rotation.local import environment, mariadb
 from rotation.local.demo.database_faults import faults_of
 from rotation.local.demo.leaks import Leaks
 from rotation.local.demo.load import Load
+from rotation.local.demo.sealed import Sealed
 from rotation.local.embedded.local_tencent import REGION, SIGNATURE_LIFE
 from rotation.local.embedded.local_tencent.function import GENERATION, Receipts
 from rotation.local.embedded.local_tencent.provisioning import runner_key
@@ -25,11 +30,11 @@ from rotation.model import Ring
 from rotation.tencentcloud import Cloud, Manner
 from tests.fixtures.children import told_by_a_rotation
 from tests.fixtures.embedded import inside, kill_a_rotation_and_finish_it, running_on
-from tests.fixtures.project import SECRET, TOKEN, Project
+from tests.fixtures.project import CHECKOUT, SECRET, TOKEN, Project
 
 pytestmark = pytest.mark.timeout(600)
 
-ENVIRONMENT = "local-tencent"
+ENVIRONMENT, KEY = "local-tencent", "orders"
 STORED_AS = "local-tencent--orders--db"
 
 
@@ -59,6 +64,50 @@ def _versions(project: Project, stored_as: str) -> set[str]:
     return {version["VersionId"] for version in listed}
 
 
+@pytest.fixture
+def pipeline(project: Project, tmp_path: Path) -> Iterator[Pipeline]:
+    """The project's folder as a pipeline's checkout."""
+    made = Pipeline(project, tmp_path / "origin.git")
+    try:
+        made.publish()
+        yield made
+    finally:
+        shutil.rmtree(project.path / ".git")
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What pipelines run, on a checkout whose remote is a bare repository."""
+
+    project: Project
+    origin: Path
+
+    def publish(self) -> None:
+        self._git("init", "--quiet", "--bare", "--initial-branch=main", str(self.origin))
+        self._git("init", "--quiet", "--initial-branch=main", ".")
+        self._git("remote", "add", "origin", str(self.origin))
+        self._git("add", "stacks")
+        self._git("commit", "--quiet", "--message", "The project")
+        self._git("push", "--quiet", "origin", "main")
+
+    def rotate(self, *secrets: str, expect: int = 0) -> str:
+        """Its job "rotate", which says what it does; returns that."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{self.project.variables['PATH']}"
+        argv = [sys.executable, str(CHECKOUT / ".ci" / "rotate.py"), ENVIRONMENT, "--reason", "manual: a job", *secrets]
+        done = self.project.execute(argv, PATH=path)
+        assert done.code == expect, done.stdout + done.stderr
+        return done.stderr
+
+    def pushed(self) -> list[str]:
+        """The subjects of what it pushed, the oldest first."""
+        return self._git("--git-dir", str(self.origin), "log", "--format=%s", "--reverse", "main").splitlines()[1:]
+
+    def _git(self, *arguments: str) -> str:
+        done = self.project.execute(["git", "-c", "user.name=a", "-c", "user.email=a@localhost", *arguments])
+        assert done.code == 0, done.stderr
+        return done.stdout
+
+
 def _when(act: str, printed: str) -> timedelta:
     """The time of day, in whole seconds, at which a step was last done to the login."""
     *_, last = re.finditer(rf"(\d\d):(\d\d):(\d\d)  {SECRET} +{act} ", printed)
@@ -84,12 +133,45 @@ def test_a_killed_rotation_is_finished_under_load_and_what_it_replaced_is_kept_w
     assert f"g{previous:010}" not in _versions(project, STORED_AS)
 
 
-def test_what_breaks_the_canary_is_rolled_back_and_the_stable_ring_never_sees_it(project: Project) -> None:
+def test_a_pipeline_turns_a_password_and_a_sealed_token_from_the_call_to_the_promotion(
+    project: Project, pipeline: Pipeline
+) -> None:
+    """The password in SSM and MariaDB, the token under a new data key of KMS, each ring by Terraform and a commit."""
+    load, sealed, names = (
+        Load(project.path, ENVIRONMENT),
+        Sealed(project.path, ENVIRONMENT, KEY),
+        sorted((SECRET, TOKEN)),
+    )
+    before, failed, envelopes = {name: project.status(name)["current"] for name in names}, load.failed(), sealed.look()
+    said = pipeline.rotate(*names)
+    after = {name: project.status(name)["current"] for name in names}
+    assert after == {name: generation + 1 for name, generation in before.items()}
+    moves = [f"{name} {before[name]} → {after[name]}" for name in names]
+    assert pipeline.pushed() == [
+        f"Rotate in {ENVIRONMENT}: {', '.join(f'{move} ({ring})' for move in moves)}"
+        for ring in (Ring.CANARY, Ring.STABLE)
+    ]
+    assert said.count("application-local-tencent: applied") == len(Ring)
+    for name in names:
+        assert {ring: load.generation(ring, name) for ring in Ring} == dict.fromkeys(Ring, after[name])
+    keys = [json.loads(each[TOKEN].stored.reveal())["wrapped"] for each in (envelopes, sealed.look())]
+    assert keys[0] != keys[1]
+    assert load.failed() == failed
+
+
+def test_what_breaks_the_canary_of_a_pipeline_is_rolled_back_and_the_stable_ring_never_sees_it(
+    project: Project, pipeline: Pipeline
+) -> None:
     load, before = Load(project.path, ENVIRONMENT), project.status()["current"]
     failed = load.failed(Ring.STABLE)
     with faults_of(project.path, ENVIRONMENT).policy_for_one_user():
-        said = project.run("rotate", SECRET, expect=4).stdout
+        said = pipeline.rotate(SECRET, expect=4)
     assert "reject canary" in said
+    to, back = (
+        f"Rotate in {ENVIRONMENT}: {SECRET} {move} (canary)"
+        for move in (f"{before} → {before + 1}", f"{before + 1} → {before}")
+    )
+    assert pipeline.pushed() == [to, back]
     assert load.await_generation(Ring.CANARY, SECRET, before)
     assert load.pins(SECRET) == dict.fromkeys(Ring, before)
     assert load.failed(Ring.STABLE) == failed
