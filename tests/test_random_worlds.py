@@ -7,6 +7,7 @@ The world itself checks at every call; here a whole history of troubles, kills a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -101,6 +102,18 @@ def play(world: World, names: Sequence[str], chapter: Chapter) -> None:
         world.now += LEASE + timedelta(seconds=1)
 
 
+def play_by_hand(world: World, number: int, chapter: Chapter) -> None:
+    """Somebody else makes a login of their own current, which is adopted as the chapter says."""
+    if chapter.loses_journal:
+        world.lose_journal()
+    world.now += timedelta(seconds=chapter.pause)
+    world.put_by_hand(f"legacy{number}", "by hand")
+    world.hook = Playing(world, chapter)
+    with suppress(Killed, KeyturnError):
+        world.adopt()
+    world.now += LEASE + timedelta(seconds=1)
+
+
 def require_quiet_soon(world: World, names: Sequence[str]) -> dict[str, Result]:
     """The troubles are over: signals speak, the target is up, and what was bad stays bad."""
     world.hook = no_hook
@@ -157,3 +170,30 @@ def test_in_place_rotations_end_quiet_too(story: list[Chapter], character: dict[
         for chapter in story:
             play(world, [NAME], chapter)
         require_quiet_soon(world, [NAME])
+
+
+@settings(WORLDS, max_examples=30)
+@given(st.lists(st.tuples(st.booleans(), chapters), min_size=2, max_size=4), characters, st.booleans())
+def test_what_others_make_current_at_any_time_is_adopted_and_all_else_retired(
+    story: list[tuple[bool, Chapter]], character: dict[str, object], tells_running: bool
+) -> None:
+    with memory_folder() as folder:
+        world = fresh(folder, tells_running=tells_running)
+        for name, fault in character.items():
+            setattr(world.faults, name, fault)
+        for number, (by_hand, chapter) in enumerate(story):
+            if by_hand:
+                play_by_hand(world, number, chapter)
+            else:
+                play(world, [NAME], chapter)
+        world.hook = no_hook
+        for part in world.parts.values():
+            part.faults.target_down = part.faults.silent_signals = False
+        if world.slot.foreign is not None:
+            assert world.adopt().error is None
+        require_quiet_soon(world, [NAME])
+        world.now += timedelta(hours=1)
+        retired = world.run(RETIRE)
+        assert isinstance(retired.decision, Done), retired
+        assert world.slot.waiting == []
+        world.require_quiet()
