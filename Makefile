@@ -24,7 +24,7 @@ setup: .venv/.ready node_modules/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index -e .
 	touch $@
 
-node_modules/.ready: package-lock.json package.json | .venv/.ready
+node_modules/.ready: package-lock.json package.json | $(if $(NODE),,.venv/.ready)
 	npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	touch $@
 
