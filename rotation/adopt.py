@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rotation.custody import Custody
-from rotation.errors import Conflict, TargetError, UsageError
+from rotation.errors import Conflict, GenerationSpent, TargetError, UsageError
 from rotation.journal import Journal
 from rotation.manifest import Secret
 from rotation.model import Acceptance, Act, Credential, Ending, StoreView
@@ -38,10 +38,8 @@ def adopt(secret: Secret, view: StoreView, plugins: Plugins, custody: Custody, j
         )
     generation = _staged_before(secret, view, found, custody)
     if generation is None:
-        generation = max(view.highest, journal.highest(secret.name)) + 1
         _end_rotation(secret.name, view, journal)
-    intent = journal.intend(secret.name, generation, Act.STAGE)
-    custody.stage(secret, generation, found.value)
+    generation, intent = _stage(secret, generation or _next(secret, view, journal), found, custody, journal)
     # A store may have one name for whatever is current, so what it compares does not tell two foreign values apart.
     if custody.read(secret, view.current).value != found.value:
         raise Conflict(f"somebody else has changed the current value of {secret.name} while it was adopted")
@@ -58,6 +56,24 @@ def _staged_before(secret: Secret, view: StoreView, found: Credential, custody: 
     if view.pending is None or candidate is None or view.rejected:
         return None
     return candidate if custody.read(secret, view.pending).value == found.value else None
+
+
+def _next(secret: Secret, view: StoreView, journal: Journal) -> int:
+    return max(view.highest, journal.highest(secret.name)) + 1
+
+
+def _stage(secret: Secret, generation: int, found: Credential, custody: Custody, journal: Journal) -> tuple[int, int]:
+    """Stage the value; return as which generation, and the intent. A journal that was lost does not know which
+    generations were used and dropped: the store says so, and the one after them is taken."""
+    intent = journal.intend(secret.name, generation, Act.STAGE)
+    try:
+        custody.stage(secret, generation, found.value)
+    except GenerationSpent as spent:
+        highest = max(spent.highest, generation)
+        journal.note(secret.name, "spent", highest)
+        journal.settle(intent, "overtaken", str(spent))
+        return _stage(secret, highest + 1, found, custody, journal)
+    return generation, intent
 
 
 def _end_rotation(name: str, view: StoreView, journal: Journal) -> None:

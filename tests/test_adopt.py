@@ -169,6 +169,18 @@ def test_a_rollback_does_not_bring_back_the_candidate_that_gave_way(folder: Path
     end_well(world)
 
 
+def test_a_generation_that_was_used_before_is_passed_over_without_a_journal_too(folder: Path) -> None:
+    world = fresh(folder)
+    candidate_that_is_rejected(world)
+    world.run(RESUME)
+    assert (world.slot.current, world.slot.pending) == (1, None)
+    world.lose_journal()
+    world.put_by_hand("legacy", "by hand")
+    assert world.adopt().error is None
+    assert world.slot.current == 3
+    end_well(world)
+
+
 def test_in_place_the_one_login_follows_what_is_adopted(folder: Path) -> None:
     world = fresh(folder, Strategy.SINGLE)
     world.run(Request(until="test", wait=PATIENT))

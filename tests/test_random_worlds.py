@@ -6,6 +6,7 @@ The world itself checks at every call; here a whole history of troubles, kills a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -103,10 +104,13 @@ def play(world: World, names: Sequence[str], chapter: Chapter) -> None:
 
 
 def play_by_hand(world: World, number: int, chapter: Chapter) -> None:
-    """Somebody else makes a login of their own current, which is adopted as the chapter says."""
+    """Somebody else makes a login of their own current, which is adopted as the chapter says; one that they had made
+    current before, and that was not adopted, they take away again."""
     if chapter.loses_journal:
         world.lose_journal()
     world.now += timedelta(seconds=chapter.pause)
+    if world.slot.foreign is not None:
+        world.principals[json.loads(world.slot.foreign.reveal())["username"]].password = None
     world.put_by_hand(f"legacy{number}", "by hand")
     world.hook = Playing(world, chapter)
     with suppress(Killed, KeyturnError):
