@@ -89,10 +89,20 @@ def terraform_environment(project: Path, settings: Mapping[str, Any]) -> dict[st
     """
     from rotation.local import providers
 
-    environment = runner_environment()
+    environment = runner_environment() | _keys_of_job()
     if providers.carried(settings.get("required_providers", {})):
         return environment | providers.tool_environment(project)
     return environment | {"PATH": providers.path_with_terraform(project)}
+
+
+def _keys_of_job() -> dict[str, str]:
+    """Keys for Terraform where keyturn itself assumes a role on Tencent Cloud: the provider cannot ask GitHub for the
+    job's identity."""
+    if not os.environ.get("TENCENTCLOUD_ROLE_ARN"):
+        return {}
+    from rotation.tencentcloud import terraform_keys
+
+    return terraform_keys()
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 Credentials come from the environment, read anew for each call: TENCENTCLOUD_SECRET_ID, TENCENTCLOUD_SECRET_KEY and
 TENCENTCLOUD_TOKEN, or what a cloud function gets (TENCENTCLOUD_SECRETID, TENCENTCLOUD_SECRETKEY,
-TENCENTCLOUD_SESSIONTOKEN); else from the rest of the official SDK's chain: ``~/.tencentcloud/credentials``, the role of
-a virtual machine, the OIDC role of a pod.
+TENCENTCLOUD_SESSIONTOKEN); else from the role that a pipeline's job assumes with its own identity
+(TENCENTCLOUD_ROLE_ARN, see :func:`job_role`); else from the rest of the official SDK's chain:
+``~/.tencentcloud/credentials``, the role of a virtual machine, the OIDC role of a pod.
 
 Of the SDK only the client, its signature and this chain are used. Its retryer may send a write again that was applied,
 and its models let an answer pass that says nothing; so calls are tried again by :mod:`rotation.retries`, and answers
@@ -25,9 +26,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -41,6 +43,7 @@ from tencentcloud.common.profile.client_profile import ClientProfile
 from tencentcloud.common.profile.http_profile import HttpProfile
 
 from rotation.errors import ClockSkew, KeyturnError, OutcomeUnknown, Unauthorized, Unavailable, UsageError
+from rotation.job_identity import from_github
 from rotation.retries import retrying
 
 Refusals = Mapping[str, type[KeyturnError]]
@@ -80,6 +83,20 @@ class Throttled(Unavailable):
     remedy = "Others call as this account, too: run the command again in a while, with fewer workers: it resumes."
 
 
+class _IdentityRefused(Unauthorized):
+    remedy = (
+        "The job's token has ended, or TENCENTCLOUD_PROVIDER_ID is not the provider of its issuer and audience: compare"
+        " them, and start the build again for a new token; it resumes."
+    )
+
+
+class _NotTrusted(Unauthorized):
+    remedy = (
+        "Compare TENCENTCLOUD_ROLE_ARN and the job (repository, GitHub environment) with the role and the trust that"
+        " the foundation stack declares, and deploy that; then run the command again: it resumes."
+    )
+
+
 _MEANINGS: Refusals = {  # of codes, or of their part before the dot, whatever was called
     "AuthFailure": Unauthorized,
     "AuthFailure.SignatureExpire": ClockSkew,
@@ -93,6 +110,10 @@ _FROM_ENVIRONMENT = (
     ("TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY", "TENCENTCLOUD_TOKEN"),
     ("TENCENTCLOUD_SECRETID", "TENCENTCLOUD_SECRETKEY", "TENCENTCLOUD_SESSIONTOKEN"),
 )
+_RENEW_AFTER = 2 / 3  # of a role's session
+_RENEW_AGAIN = 60.0  # seconds
+JOB_AUDIENCE = "sts.tencentcloudapi.com"  # whom a job's token of GitHub Actions is made for
+_SKIPPED = frozenset({"AssumeRoleWithWebIdentity"})  # what is sent without a signature: it is how one gets a key
 _METADATA = ("metadata.tencentyun.com", 80)  # of a virtual machine
 
 logging.getLogger("tencentcloud_sdk_common").setLevel(logging.INFO)
@@ -214,7 +235,7 @@ class Cloud:
         raise _translated(*problem, manner, self._endpoint)
 
     def _send(self, service: str, action: str, parameters: Mapping[str, Any], signed_at: int) -> bytes:
-        options = {_SIGNED_AT: signed_at, _SIGNED_BY: self._credentials}
+        options = {_SIGNED_AT: signed_at, _SIGNED_BY: self._credentials, "SkipSign": action in _SKIPPED}
         body: bytes = self._client(service).call(action, dict(parameters), options=options)
         return body
 
@@ -289,10 +310,139 @@ class Credentials:
     def _provided(self) -> Provided:
         with self._lock:
             if self._chain is None:
-                self._chain = _of_file() or _of_machine() or _of_pod()
+                self._chain = job_role() or _of_file() or _of_machine() or _of_pod()
             if self._chain is None:
                 raise _no_credentials()
             return self._chain
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """A role's keys for a while: when to look for the next ones, and when they end, by the clock of the calls."""
+
+    keys: tuple[str, str, str] = field(repr=False)
+    look_at: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobIdentity:
+    """Which ``role`` a pipeline's job assumes through which OIDC ``provider`` of CAM, with the token of ``token_file``,
+    or, without one, of GitHub Actions. The file is read anew each time."""
+
+    role: str
+    provider: str
+    token_file: Path | None = None
+
+    def token(self) -> str:
+        """Raises :class:`Unauthorized` where there is none, :class:`Unavailable` where GitHub does not answer."""
+        if self.token_file is None:
+            return from_github(JOB_AUDIENCE, "set TENCENTCLOUD_WEB_IDENTITY_TOKEN_FILE")
+        try:
+            return self.token_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            kind = type(error).__name__
+        raise Unauthorized(
+            f"the job's token in {self.token_file} cannot be read: {kind}",
+            "Let TENCENTCLOUD_WEB_IDENTITY_TOKEN_FILE name the file in which the pipeline puts it.",
+        )
+
+
+class JobRole:
+    """The role of a pipeline's job, assumed at ``sts`` and again before its keys end. Safe for threads.
+
+    The SDK's OIDCRoleArnCredential takes no server but an https:// one, keeps one token for all times, and raises what
+    it is asked at the first failed renewal; so of it only the call is used.
+    """
+
+    def __init__(self, identity: JobIdentity, sts: Cloud) -> None:
+        self._identity = identity
+        self._sts = sts
+        self._held: _Session | None = None
+        self._lock = threading.Lock()
+
+    def get_credential_info(self) -> tuple[str, str, str]:
+        """Identifier, key and token. Raises :class:`Unauthorized` where the role is refused, :class:`Unavailable`
+        where STS or GitHub does not answer and there are no keys that are still good."""
+        with self._lock:
+            now = self._sts.now().timestamp()
+            if self._held is None or now >= self._held.end:
+                self._held = retrying(lambda: self._assumed(now))
+            elif now >= self._held.look_at:
+                self._held = self._next(self._held, now)
+            return self._held.keys
+
+    def _next(self, held: _Session, now: float) -> _Session:
+        """The next session; or this one for a while, as it is still good."""
+        try:
+            return self._assumed(now)
+        except KeyturnError:
+            return replace(held, look_at=now + _RENEW_AGAIN)
+
+    def _assumed(self, now: float) -> _Session:
+        asked = {
+            "ProviderId": self._identity.provider,
+            "WebIdentityToken": self._identity.token(),
+            "RoleArn": self._identity.role,
+            "RoleSessionName": "keyturn",
+        }
+        answer = self._sts.call_once("sts", "AssumeRoleWithWebIdentity", asked, _assuming(self._identity.role))
+        keys = answer["Credentials"]
+        end = float(answer["ExpiredTime"])
+        found = (keys["TmpSecretId"], keys["TmpSecretKey"], keys["Token"])
+        return _Session(found, now + (end - now) * _RENEW_AFTER, end)
+
+
+def _assuming(role: str) -> Manner:
+    """https://www.tencentcloud.com/document/product/1150/49454 and the error codes of the SDK's sts.v20180813"""
+    return Manner(
+        f"assume the role {role} with the job's own identity",
+        _NotTrusted,
+        {
+            "InternalError.GetRoleError": _NotTrusted,
+            "InvalidParameter.OverLimit": Throttled,
+            "InvalidParameter.WebIdentityTokenError": _IdentityRefused,
+            "UnauthorizedOperation": _NotTrusted,
+        },
+        requires=("Credentials", "ExpiredTime"),
+        quiet=True,
+    )
+
+
+def job_role() -> JobRole | None:
+    """The role that the environment names for a pipeline's job: TENCENTCLOUD_ROLE_ARN and TENCENTCLOUD_PROVIDER_ID,
+    with the token in TENCENTCLOUD_WEB_IDENTITY_TOKEN_FILE or of GitHub Actions. None where it names no role.
+
+    TENCENTCLOUD_STS_ENDPOINT is another server of STS (``https://host``). Raises :class:`UsageError` without provider.
+    """
+    role, provider, file, endpoint = (
+        os.environ.get(f"TENCENTCLOUD_{name}", "").strip()
+        for name in ("ROLE_ARN", "PROVIDER_ID", "WEB_IDENTITY_TOKEN_FILE", "STS_ENDPOINT")
+    )
+    if not role:
+        return None
+    if not provider:
+        raise UsageError(
+            f"no OIDC provider is set for the role {role}",
+            "Set TENCENTCLOUD_PROVIDER_ID to the provider's name, which the foundation stack declares.",
+        )
+    region = os.environ.get("TENCENTCLOUD_REGION") or "ap-guangzhou"  # as in the SDK: STS is one for all regions
+    return _job_role(JobIdentity(role, provider, Path(file) if file else None), region, endpoint or None)
+
+
+@cache
+def _job_role(identity: JobIdentity, region: str, endpoint: str | None) -> JobRole:
+    """One for all calls of this process."""
+    return JobRole(identity, Cloud(region, endpoint))
+
+
+def terraform_keys() -> dict[str, str]:
+    """The variables in which Terraform's provider and its backend ``cos`` look for keys, with those of the job's role;
+    none where there is no such role, or the environment has keys."""
+    if any(os.environ.get(name) for name, _, _ in _FROM_ENVIRONMENT) or (role := job_role()) is None:
+        return {}
+    names = ("TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY", "TENCENTCLOUD_SECURITY_TOKEN")
+    return dict(zip(names, role.get_credential_info(), strict=True))
 
 
 def _of_file() -> Provided | None:

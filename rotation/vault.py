@@ -38,6 +38,7 @@ from hvac.exceptions import VaultError
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rotation.errors import KeyturnError, StoreError, Unauthorized, Unavailable, UsageError
+from rotation.job_identity import from_github
 from rotation.options import parse
 from rotation.retries import retrying
 
@@ -127,7 +128,7 @@ class _Jwt(_Login):
             return {"role": self.role, "jwt": _from_file(self.token_file)}
         if self.token_variable is not None:
             return {"role": self.role, "jwt": _from_variable(self.token_variable)}
-        return {"role": self.role, "jwt": _from_github(self.audience)}
+        return {"role": self.role, "jwt": from_github(self.audience, "declare token_file or token_variable")}
 
 
 class _AppRole(_Login):
@@ -469,29 +470,3 @@ def _from_variable(name: str | None) -> str:
     if not text:
         raise Unauthorized(f"the runner's credential for Vault is missing: {name} is not set")
     return text
-
-
-def _from_github(audience: str | None) -> str:
-    """A token for this job. https://docs.github.com/actions/reference/security/oidc#methods-for-requesting-the-oidc-token"""
-    url, bearer = (os.environ.get(f"ACTIONS_ID_TOKEN_REQUEST_{name}") for name in ("URL", "TOKEN"))
-    if not url or not bearer:
-        raise Unauthorized(
-            "there is no JWT to log in at Vault with: this is no job of GitHub Actions that may ask for one",
-            "Give the job `permissions: {id-token: write}`, or declare token_file or token_variable.",
-        )
-
-    def fetch() -> str:
-        with requests.Session() as session:
-            answer = session.get(
-                url,
-                params={"audience": audience} if audience else None,
-                headers={"Authorization": f"bearer {bearer}"},
-                timeout=TIMEOUT,
-            )
-        if answer.status_code in _TRY_AGAIN or answer.status_code >= 500:
-            raise Unavailable(f"could not get a JWT from GitHub: it answered {answer.status_code}")
-        if not answer.ok:
-            raise Unauthorized(f"could not get a JWT from GitHub: it answered {answer.status_code}")
-        return str(answer.json()["value"])
-
-    return _translated(fetch, "get a JWT from GitHub", {}, Unauthorized, quiet=True)

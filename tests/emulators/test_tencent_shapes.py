@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib
 import json
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from tencentcloud.common.abstract_model import AbstractModel
 
+from tests.fixtures.oidc import ISSUER, Signer
 from tests.fixtures.tencent import TencentCloud, running_tencent
 
 SERVICES = ("ssm", "kms", "cam")
@@ -138,6 +140,10 @@ def ask_cam(recorder: Recorder) -> None:
     ask("UpdateAccessKey", AccessKeyId=key, Status="Inactive")
     ask("DeleteAccessKey", AccessKeyId=key)
     recorder.ask("cam", "DeleteUser", Name="bob", Force=1)
+    keys = base64.b64encode(Signer().jwks.encode()).decode()
+    provider = {"Name": "ci", "IdentityUrl": ISSUER, "ClientId": ["keyturn"], "IdentityKey": keys}
+    recorder.ask("cam", "CreateOIDCConfig", **provider)
+    recorder.ask("cam", "CreateRole", RoleName="runner", PolicyDocument='{"statement": []}')
 
 
 def test_every_emulated_action_answers_as_the_sdks_model_says(recorder: Recorder, tencent: TencentCloud) -> None:

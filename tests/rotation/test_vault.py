@@ -8,8 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +23,7 @@ from rotation.secret_value import SecretValue
 from rotation.stores.vault_kv import VaultKv
 from rotation.vault import Vault, connect
 from tests.contracts.staging import CANARY, promoted, text_of, told_by
+from tests.fixtures.answering import Answering, served
 from tests.fixtures.oidc import ISSUER, Signer
 from tests.fixtures.openbao import OpenBao, Proxy, await_versions, cluster, persistent
 from tests.fixtures.ports import closed_port, free_port
@@ -77,47 +76,6 @@ Opened = Callable[..., Vault]
 def read(connection: Vault, path: str = "kv-own/it") -> str:
     text: str = connection.ask(lambda c: c.adapter.get(f"/v1/{path}"), f"read {path}")["data"]["text"]
     return text
-
-
-@contextmanager
-def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-class Answering(BaseHTTPRequestHandler):
-    """Answers all requests alike."""
-
-    status = 200
-
-    def answer(self, asked: str) -> Any:
-        return {}
-
-    def others(self) -> dict[str, str]:
-        """Headers beside the usual."""
-        return {}
-
-    def _serve(self) -> None:
-        body = self.answer(self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode())
-        content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(self.status)
-        for name, value in ({"Content-Type": "application/json"} | self.others()).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None: ...
-
-
-for _method in ("GET", "POST", "PUT", "DELETE", "LIST"):
-    setattr(Answering, f"do_{_method}", Answering._serve)
 
 
 # given tokens

@@ -17,8 +17,11 @@ has compared it with the real cloud. What is not known of that one, and what sta
 - Whether an encryption context of equal meaning but other bytes opens a ciphertext: here it must be the same text.
 - Whether an active access key can be deleted: here FailedOperation.Accesskey. Which time zone CAM writes times in: UTC.
 - The ARN that GetCallerIdentity gives for a user, and what LastSecretUsedDate counts: here seconds of the day's start.
+- Which of its error codes AssumeRoleWithWebIdentity gives for what. Here InvalidParameter.WebIdentityTokenError for a
+  token that is not the provider's, or has ended; UnauthorizedOperation where the role's trust does not let it;
+  InternalError.GetRoleError for a role, InvalidParameter.ParamError for a provider that is not there.
 
-What is known and not emulated: policies and roles (whoever signs may do everything), service quotas other than those
+What is known and not emulated: policies (whoever signs may do everything), a role's trust but for tokens of jobs, service quotas other than those
 of secrets, versions and access keys, signatures of version 1, GET and multipart requests, a payload that is not signed,
 answers encrypted for the caller, asymmetric and imported keys, hosted data keys, HSM clusters, secrets of SSH keys,
 Redis and access keys, the deletion of a product's accounts with their secret, tags as a service of their own, and that

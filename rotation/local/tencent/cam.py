@@ -13,12 +13,13 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from rotation.local.tencent.cloud import Cloud
-from rotation.local.tencent.identity import AccessKey
+from rotation.local.tencent.identity import AccessKey, TemporaryKey
 from rotation.local.tencent.records import Table
 from rotation.local.tencent.service import Fields, Parameters, Service, action
 from rotation.local.tencent.wire import ApiError, Call
 
 KEYS = 2  # of one user
+SESSION_NAME = r"^[\w+=,.@-]{2,128}$"
 _FIRST_UIN = 100000001000
 
 
@@ -218,7 +219,7 @@ def _last_used(key: AccessKey, today: str) -> Fields:
 
 class AssumeRole(Parameters):
     RoleArn: str
-    RoleSessionName: Annotated[str, Field(pattern=r"^[\w+=,.@-]{2,128}$")]
+    RoleSessionName: Annotated[str, Field(pattern=SESSION_NAME)]
     DurationSeconds: Annotated[int, Field(ge=1, le=43200)] = 7200
 
 
@@ -254,9 +255,13 @@ class Sts(Service):
     @action(rate=600)
     def assume_role(self, call: Call, asked: AssumeRole) -> Fields:
         role = f"{asked.RoleArn}:{asked.RoleSessionName}"
-        key = self.cloud.identities.assume(role, call.caller.uin, asked.DurationSeconds)
-        return {
-            "Credentials": {"Token": key.token, "TmpSecretId": key.secret_id, "TmpSecretKey": key.secret_key},
-            "ExpiredTime": int(key.expires),
-            "Expiration": f"{datetime.fromtimestamp(key.expires, UTC):%Y-%m-%dT%H:%M:%SZ}",
-        }
+        return credentials_of(self.cloud.identities.assume(role, call.caller.uin, asked.DurationSeconds))
+
+
+def credentials_of(key: TemporaryKey) -> Fields:
+    """A temporary key pair as STS answers with it."""
+    return {
+        "Credentials": {"Token": key.token, "TmpSecretId": key.secret_id, "TmpSecretKey": key.secret_key},
+        "ExpiredTime": int(key.expires),
+        "Expiration": f"{datetime.fromtimestamp(key.expires, UTC):%Y-%m-%dT%H:%M:%SZ}",
+    }

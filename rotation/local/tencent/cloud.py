@@ -13,7 +13,7 @@ from rotation.local.tencent.cos import Cos
 from rotation.local.tencent.identity import Identities
 from rotation.local.tencent.records import Records
 from rotation.local.tencent.service import Action, Service, found
-from rotation.local.tencent.wire import SIGNATURE_LIFE, ApiError, Call, Request, authenticate
+from rotation.local.tencent.wire import SIGNATURE_LIFE, ApiError, Call, Caller, Request, authenticate
 
 ACCOUNT = "100000000001"  # the root account's UIN
 KEY_ROTATION_PAUSE = 86_400  # seconds, in the real one
@@ -69,6 +69,7 @@ class Cloud:
             for service in self._services
             for action in service.actions()
         }
+        self._unsigned = {name for (_, _, name), (_, action) in self.actions.items() if not action.signed}
         self.clock.listen(self.tick)
 
     def service(self, kind: type[ServiceOf]) -> ServiceOf:
@@ -96,8 +97,7 @@ class Cloud:
         """
         if request.method != "POST" or request.path != "/":
             raise ApiError("InvalidRequest", "Only POST / is emulated.")
-        now, life = self.clock.now(), self.settings.signature_life
-        caller = authenticate(request, self.identities.find, self.names, now, life)
+        caller = self._caller(request)
         service, action = self._action(request)
         region = request.header("X-TC-Region") if service.REGIONAL else request.headers.get("x-tc-region", "")
         call = Call(service.SERVICE, action.name, region, caller, request.body)
@@ -106,6 +106,13 @@ class Cloud:
         service.tick()
         with self._transaction(action, call, writes_behind):
             return action.run(call)
+
+    def _caller(self, request: Request) -> Caller:
+        """Who signed it; nobody, where it needs no signature. Raises :class:`ApiError` for a wrong one, or none."""
+        if not request.signed and request.operation in self._unsigned:
+            return Caller(ACCOUNT, uin="", secret_id="")
+        now, life = self.clock.now(), self.settings.signature_life
+        return authenticate(request, self.identities.find, self.names, now, life)
 
     def _action(self, request: Request) -> tuple[Service, Action]:
         """Raises :class:`ApiError` unless the signed service has the action in that version."""

@@ -56,14 +56,15 @@ Asked = TypeVar("Asked", bound=Parameters)
 Method = TypeVar("Method", bound=Callable[..., Fields])
 
 
-def action(rate: int = DEFAULT_RATE, *, transaction: bool = True) -> Callable[[Method], Method]:
+def action(rate: int = DEFAULT_RATE, *, transaction: bool = True, signed: bool = True) -> Callable[[Method], Method]:
     """Mark a method as an action that may be asked for ``rate`` times a second.
 
-    It runs in a transaction, so that it is applied whole or not at all; without one it makes its own.
+    It runs in a transaction, so that it is applied whole or not at all; without one it makes its own. One that is not
+    ``signed`` is for callers who have no key.
     """
 
     def mark(method: Method) -> Method:
-        method._action = (rate, transaction)  # type: ignore[attr-defined]
+        method._action = (rate, transaction, signed)  # type: ignore[attr-defined]
         return method
 
     return mark
@@ -76,6 +77,7 @@ class Action:
     name: str
     rate: int
     transaction: bool
+    signed: bool
     parameters: type[Parameters]
     method: Callable[[Call, Any], Fields]
 
@@ -108,12 +110,17 @@ class Service:
 
     def actions(self) -> Iterator[Action]:
         for name in dir(type(self)):
-            rate, transaction = getattr(getattr(type(self), name), "_action", (0, False))
+            rate, transaction, signed = getattr(getattr(type(self), name), "_action", (0, False, True))
             if rate:
                 method = getattr(self, name)
                 hints = typing.get_type_hints(method)
                 model = next(hint for hint in hints.values() if _is_model(hint))
-                yield Action(to_pascal(name), rate, transaction, model, method)
+                yield Action(_on_the_wire(name), rate, transaction, signed, model, method)
+
+
+def _on_the_wire(name: str) -> str:
+    """An action's name by its method's: abbreviations are in capitals."""
+    return to_pascal(name).replace("Oidc", "OIDC")
 
 
 def _is_model(hint: Any) -> bool:

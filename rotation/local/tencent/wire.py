@@ -71,10 +71,17 @@ class Request:
         return host["bucket"] if host else None
 
     @property
+    def signed(self) -> bool:
+        """Whether the caller says who it is: ``SKIP`` stands where the signature would."""
+        return self.headers.get("authorization") != "SKIP"
+
+    @property
     def service(self) -> str:
         """By its host name, or by its signature's scope; empty where there is none."""
         if self.bucket:
             return "cos"
+        if not self.signed:
+            return "sts"  # the real cloud goes by the host name, and STS alone has actions that need no signature
         scope = _AUTHORIZATION.fullmatch(self.headers.get("authorization", ""))
         return scope["service"] if scope else ""
 
