@@ -58,6 +58,12 @@ def test_the_code_of_a_pull_request_is_synthesized_with_no_credentials_bound(fil
     assert all("steps" in step.within for step in steps(file))
 
 
+def test_a_token_is_bound_for_both_clouds_and_each_has_its_role() -> None:
+    text = JENKINSFILE.read_text(encoding="utf-8")
+    for variable in ("WEB_IDENTITY_TOKEN_FILE = credentials('keyturn-token')", 'ROLE_ARN = "${env.KEYTURN_'):
+        assert text.count(f"AWS_{variable}") == text.count(f"TENCENTCLOUD_{variable}") > 0
+
+
 def test_git_s_credentials_are_bound_for_the_one_step_that_pushes(file: Sequence[Command]) -> None:
     assert [step.text for step in steps(file) if "withCredentials" in step.within] == ['.ci/rotate "$ENVIRONMENT"']
 

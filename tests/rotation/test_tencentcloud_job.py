@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import stamina
+import yaml
 
 from rotation import tencentcloud
 from rotation.deploy import terraform_environment
@@ -18,6 +20,7 @@ from tests.contracts.staging import told_by
 from tests.fixtures.answering import Answering, served
 from tests.fixtures.oidc import Signer
 from tests.fixtures.ports import closed_port
+from tests.fixtures.project import CHECKOUT
 from tests.fixtures.tencent import TencentCloud, running_tencent
 from tests.fixtures.tencent_trust import PROVIDER, ROLE, declare, job_token
 
@@ -82,9 +85,10 @@ def test_all_of_a_process_share_one_session(job: Path, trusting: TencentCloud, c
     assert trusting.faults.calls()[ASSUME] == 1
 
 
-def test_a_job_of_github_actions_asks_for_its_own_identity(
-    cloud: Cloud, signer: Signer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def github(signer: Signer, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A job that has no file, and may ask GitHub for its identity."""
+
     class GitHub(Answering):
         def answer(self, asked: str) -> Any:
             assert self.headers["Authorization"] == "bearer the-jobs-own"
@@ -94,7 +98,37 @@ def test_a_job_of_github_actions_asks_for_its_own_identity(
     with served(GitHub) as address:
         monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_URL", f"{address}/token?api-version=2.0")
         monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "the-jobs-own")
-        assert who(cloud) == "keyturn-staging:keyturn"
+        yield
+
+
+@pytest.mark.usefixtures("github")
+def test_a_job_of_github_actions_asks_for_its_own_identity(cloud: Cloud) -> None:
+    assert who(cloud) == "keyturn-staging:keyturn"
+
+
+def jobs_with_a_role() -> Iterator[Any]:
+    """The variables of each job of the workflows that may ask for an identity."""
+    for file in sorted((CHECKOUT / ".github/workflows").glob("*.yml")):
+        for name, job in yaml.safe_load(file.read_text(encoding="utf-8"))["jobs"].items():
+            if "id-token" in job.get("permissions", {}) and "steps" in job:
+                yield pytest.param(job["env"], id=f"{file.stem}-{name}")
+
+
+@pytest.mark.usefixtures("github")
+@pytest.mark.parametrize("variables", [*jobs_with_a_role()])
+def test_each_job_of_the_workflows_that_needs_the_role_becomes_it(
+    cloud: Cloud, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = {
+        "KEYTURN_TENCENT_ROLE": ROLE,
+        "TENCENTCLOUD_PROVIDER_ID": PROVIDER,
+        "TENCENTCLOUD_REGION": "ap-guangzhou",
+    }
+    for name in ("TENCENTCLOUD_ROLE_ARN", "TENCENTCLOUD_PROVIDER_ID", "TENCENTCLOUD_REGION"):
+        asked = re.fullmatch(r"\$\{\{ vars\.(\w+) \}\}", variables[name])
+        assert asked is not None
+        monkeypatch.setenv(name, repository[asked[1]])
+    assert who(cloud) == "keyturn-staging:keyturn"
 
 
 def test_a_job_that_may_not_ask_for_an_identity_is_told_how(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,9 +21,9 @@ has compared it with the real cloud. What is not known of that one, and what sta
   token that is not the provider's, or has ended; UnauthorizedOperation where the role's trust does not let it;
   InternalError.GetRoleError for a role, InvalidParameter.ParamError for a provider that is not there.
 
-What is known and not emulated: policies (whoever signs may do everything), a role's trust but for tokens of jobs, service quotas other than those
-of secrets, versions and access keys, signatures of version 1, GET and multipart requests, a payload that is not signed,
-answers encrypted for the caller, asymmetric and imported keys, hosted data keys, HSM clusters, secrets of SSH keys,
-Redis and access keys, the deletion of a product's accounts with their secret, tags as a service of their own, and that
-SSM's values are encrypted by a key in KMS.
+What is known and not emulated: policies (whoever signs may do everything), a role's trust but for tokens of jobs,
+service quotas other than those of secrets, versions and access keys, signatures of version 1, GET and multipart
+requests, a payload that is not signed, answers encrypted for the caller, asymmetric and imported keys, hosted data
+keys, HSM clusters, secrets of SSH keys, Redis and access keys, the deletion of a product's accounts with their secret,
+tags as a service of their own, and that SSM's values are encrypted by a key in KMS.
 """
