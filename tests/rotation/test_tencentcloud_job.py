@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -73,9 +74,15 @@ def who(cloud: Cloud) -> str:
     return str(cloud.call("sts", "GetCallerIdentity", {}, IDENTITY)["UserId"])
 
 
-def test_a_job_with_its_token_in_a_file_calls_as_the_declared_role(job: Path, cloud: Cloud, signer: Signer) -> None:
-    job.write_text(job_token(signer) + "\n")
-    assert who(cloud) == "keyturn-staging:keyturn"
+def test_a_job_with_its_token_in_a_file_calls_as_the_declared_role(
+    job: Path, cloud: Cloud, signer: Signer, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = job_token(signer)
+    job.write_text(f"{token}\n")
+    with caplog.at_level(logging.DEBUG):
+        assert who(cloud) == "keyturn-staging:keyturn"
+    assert caplog.text
+    assert token not in caplog.text
 
 
 def test_all_of_a_process_share_one_session(job: Path, trusting: TencentCloud, cloud: Cloud, signer: Signer) -> None:
@@ -129,6 +136,20 @@ def test_each_job_of_the_workflows_that_needs_the_role_becomes_it(
         assert asked is not None
         monkeypatch.setenv(name, repository[asked[1]])
     assert who(cloud) == "keyturn-staging:keyturn"
+
+
+@pytest.mark.parametrize(("status", "error"), [(403, Unauthorized), (503, Unavailable)])
+def test_when_github_gives_no_identity_it_is_said_and_not_by_what_the_job_asks(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, status: int, error: type[Exception]
+) -> None:
+    answering = type("Refusing", (Answering,), {"status": status})
+    monkeypatch.delenv("TENCENTCLOUD_WEB_IDENTITY_TOKEN_FILE")
+    monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "the-jobs-own")
+    with served(answering) as address:
+        monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_URL", f"{address}/token?api-version=2.0")
+        with pytest.raises(error, match=f"could not get a JWT from GitHub: it answered {status}"):
+            who(cloud)
+        assert os.environ["ACTIONS_ID_TOKEN_REQUEST_TOKEN"] not in told_by(lambda: who(cloud))
 
 
 def test_a_job_that_may_not_ask_for_an_identity_is_told_how(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,11 +238,11 @@ def test_a_long_run_assumes_the_role_again_before_its_keys_end(
 ) -> None:
     cloud = timed()
     trusting.clock.stop()
-    for hour in range(0, 6):
+    for step in range(6):  # two of them are more than two thirds of the keys' 7200 s, and less than all
         job.write_text(job_token(signer, exp=int(trusting.clock.now()) + HOUR))
         assert who(cloud) == "keyturn-staging:keyturn"
-        assert trusting.faults.calls()[ASSUME] == 1 + hour // 2
-        trusting.clock.advance(HOUR)
+        assert trusting.faults.calls()[ASSUME] == 1 + step // 2
+        trusting.clock.advance(2500)
 
 
 def test_keys_that_are_still_good_are_used_while_the_next_ones_cannot_be_had(
