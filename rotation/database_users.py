@@ -169,10 +169,13 @@ class DatabaseUser(
                 if users.find(login.username) == revoked:
                     users.end_sessions(login.username)
 
-    def usage(self, credential: Credential) -> Usage:
-        """Open sessions of the credential's user; never a marker (see the kind's module)."""
+    def usage(self, old: Credential, current: Credential | None) -> Usage | None:
+        """Open sessions of the user; never a marker (see the kind's module)."""
+        login = self._login(old)
+        if self._in_use(login, current):
+            return None
         with self._looking() as users:
-            return Usage(sessions=users.sessions(self._login(credential).username))
+            return Usage(sessions=users.sessions(login.username))
 
     def leftovers(self, kept: Sequence[Credential]) -> tuple[Leftover, ...]:
         """The users of the pair that may log in and whose no kept value is. An adopted user has a name of its own, that

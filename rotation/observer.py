@@ -187,7 +187,8 @@ class Observer:
     def _usage(
         self, secret: Secret, view: StoreView, notes: Mapping[str, Note]
     ) -> tuple[Usage | None, datetime | None]:
-        """The target's statistics on the previous generation, and when it was last seen in use.
+        """The target's statistics on the previous generation, and when it was last seen in use; nothing of one whose
+        principal is the current one's.
 
         A marker that has changed since the last look is a use of unknown time in between: it counts as one of now.
         """
@@ -197,10 +198,13 @@ class Observer:
             return None, None
         used = _about(notes, "used", previous)
         old = self._custody.read(secret, view.previous)
+        current = self._custody.read(secret, view.current) if view.current is not None else None
         try:
-            usage = kind.usage(old)
+            usage = kind.usage(old, current)
         except Unavailable:
             return Usage(sessions=None), used.at if used else None
+        if usage is None:
+            return None, None
         standing = _about(notes, "usage", previous)
         if standing is None or standing.detail != (usage.marker or ""):
             self._journal.note(secret.name, "usage", previous, usage.marker or "")

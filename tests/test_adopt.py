@@ -102,6 +102,19 @@ def end_well(world: World) -> None:
     assert [name for name, login in world.principals.items() if login.password] == ["legacy"]
 
 
+def test_the_sessions_of_a_login_do_not_keep_the_version_whose_copy_was_adopted(folder: Path) -> None:
+    world = fresh(folder)
+    (login,) = (name for name, principal in world.principals.items() if principal.password is not None)
+    password = world.principals[login].password or ""
+    world.put_by_hand(login, password)
+    world.adopt()
+    world.principals[login].sessions = 8
+    world.now += timedelta(hours=1)
+    assert isinstance(world.run(RETIRE).decision, Done)
+    assert world.slot.waiting == []
+    assert world.principals[login].password == password
+
+
 @in_every_state
 def test_all_that_an_adopted_version_replaces_is_retired(folder: Path, prepare: Prepare) -> None:
     world = fresh(folder)

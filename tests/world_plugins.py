@@ -222,9 +222,12 @@ class WorldKind(CredentialKind, ReportsUsage, ComparesPrivileges, HasAdministrat
             principal.sessions = 0
             principal.password, principal.generation = None, old.generation
 
-    def usage(self, credential: Credential) -> Usage:
+    def usage(self, old: Credential, current: Credential | None) -> Usage | None:
+        username = _content(old)["username"]
+        if current is not None and _content(current)["username"] == username:
+            return None
         with self._asked("target.usage"):
-            return Usage(self._part.principals[_content(credential)["username"]].sessions)
+            return Usage(self._part.principals[username].sessions)
 
     def missing(self, old: Credential, new: Credential) -> tuple[str, ...]:
         with self._asked("target.missing"):

@@ -51,7 +51,8 @@ class ReportsUsage(ABC):
     """A kind whose target keeps statistics on who uses it."""
 
     @abstractmethod
-    def usage(self, credential: Credential) -> Usage: ...
+    def usage(self, old: Credential, current: Credential | None) -> Usage | None:
+        """Who uses ``old``. None where ``current`` is the same principal: who uses that tells nothing of ``old``."""
 
 
 class ComparesPrivileges(ABC):

@@ -167,7 +167,7 @@ class TencentCamKey(CredentialKind, ReportsUsage, ReportsLeftovers, HasAdministr
         """A deleted key signs nothing more, whatever ``end_sessions`` says."""
         del end_sessions
         key = _parse(old).SecretId
-        if current is not None and _parse(current).SecretId == key:
+        if _is(key, current):
             return
         user = self._user()
         keys = self._keys(user)
@@ -176,9 +176,11 @@ class TencentCamKey(CredentialKind, ReportsUsage, ReportsLeftovers, HasAdministr
         self._delete(user, key)
         self._note(user, [kept for kept in keys if kept != key], {})
 
-    def usage(self, credential: Credential) -> Usage:
+    def usage(self, old: Credential, current: Credential | None) -> Usage | None:
         """The day of the last use that CAM knows of, a day late, as the marker. A key has no sessions."""
-        key = _parse(credential).SecretId
+        key = _parse(old).SecretId
+        if _is(key, current):
+            return None
         manner = self._manner("look at the use of an access key of {}", "SecretIdLastUsedRows")
         rows = self._cloud.call("cam", "GetSecurityLastUsed", {"SecretIdList": [key]}, manner)["SecretIdLastUsedRows"]
         days = [row.get("LastUsedDate") for row in rows if row.get("SecretId") == key]
@@ -263,6 +265,10 @@ class TencentCamKey(CredentialKind, ReportsUsage, ReportsLeftovers, HasAdministr
 
 def _end(key: str) -> str:
     return key[-8:]
+
+
+def _is(key: str, credential: Credential | None) -> bool:
+    return credential is not None and _parse(credential).SecretId == key
 
 
 def _parse(credential: Credential) -> _Value:

@@ -135,10 +135,13 @@ class TencentProductSecret(CredentialKind, ReportsUsage, HasAdministrator, Descr
         if ending != staying == self._in_effect() and self.check(old) is not Acceptance.DENIED:
             self._rotate(staying)
 
-    def usage(self, credential: Credential) -> Usage:
+    def usage(self, old: Credential, current: Credential | None) -> Usage | None:
         """Open sessions of the account, which may see its own; what opens and closes between two looks is missed."""
+        version = self._version(old)
+        if current is not None and self._version(current) == version:
+            return None
         try:
-            with connected(self._login(self._version(credential)), self._transport) as connection:
+            with connected(self._login(version), self._transport) as connection:
                 rows = connection.run(
                     "SELECT ID FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID() AND COMMAND <> 'Quit'"
                     " AND USER = SUBSTRING_INDEX(USER(), '@', 1)"

@@ -220,7 +220,7 @@ class VaultDatabaseRole(CredentialKind, ReportsUsage, ComparesPrivileges, HasAdm
     def revoke(self, old: Credential, current: Credential | None, *, end_sessions: bool = False) -> None:
         value = self._parse(old)
         role = self._role(value)
-        in_use = current is not None and self._role(self._parse(current)) == role
+        in_use = self._has(role, current)
 
         def step(note: _Note) -> _Note:
             if note.record.generation > old.generation:
@@ -241,10 +241,13 @@ class VaultDatabaseRole(CredentialKind, ReportsUsage, ComparesPrivileges, HasAdm
                     " WHERE usename = current_user AND pid <> pg_backend_pid()"
                 )
 
-    def usage(self, credential: Credential) -> Usage:
+    def usage(self, old: Credential, current: Credential | None) -> Usage | None:
         """Open sessions of the role's user, keyturn's own checks left out; a session that opens and closes between two
         looks is missed, and Vault does not keep who read a role's password when: there is no marker."""
-        login = self._kept(self._role(self._parse(credential))).login
+        role = self._role(self._parse(old))
+        if self._has(role, current):
+            return None
+        login = self._kept(role).login
         try:
             with postgresql.transaction(login, self._transport) as connection:
                 row = connection.execute(
@@ -254,6 +257,9 @@ class VaultDatabaseRole(CredentialKind, ReportsUsage, ComparesPrivileges, HasAdm
         except Unauthorized:
             return Usage(sessions=None)
         return Usage(sessions=row[0] if row else None)
+
+    def _has(self, role: str, credential: Credential | None) -> bool:
+        return credential is not None and self._role(self._parse(credential)) == role
 
     def missing(self, old: Credential, new: Credential) -> tuple[str, ...]:
         """By the server's own functions, asked as the new user; see :mod:`rotation.postgresql.privileges`."""

@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import pytest
@@ -185,11 +185,12 @@ class UsersInTurnContract(DatabaseUserContract, OverlapContract):
         first = installed(kind, 1)
         second = installed(kind, 2, first)
         assert isinstance(kind, ReportsUsage)
-        assert kind.usage(first) == Usage(sessions=0)
+        assert kind.usage(first, second) == Usage(sessions=0)
         with orders.session(first) as ask:
             kind.revoke(first, second)
             ask()
-            assert kind.usage(first) == Usage(sessions=1)
+            assert kind.usage(first, second) == Usage(sessions=1)
+            assert kind.usage(first, replace(first, generation=3)) is None, "they are those of the current value"
             kind.revoke(first, second, end_sessions=True)
             with pytest.raises(orders.ended):
                 ask()

@@ -176,6 +176,15 @@ def test_a_session_with_the_old_one_keeps_it_and_restarts_its_grace_window(world
     assert world.principals["a"].password is None
 
 
+def test_the_sessions_of_a_login_that_is_replaced_in_place_keep_nothing(folder: Path) -> None:
+    world = fresh(folder, Strategy.SINGLE)
+    world.run(ROTATE)
+    for principal in world.principals.values():
+        principal.sessions = 1
+    assert ended(world.run(RETIRE)) == (Ending.UNCHANGED, 2)
+    assert world.slot.previous is None
+
+
 def test_a_target_that_cannot_say_who_uses_the_old_one_keeps_it(world: World) -> None:
     world.run(ROTATE)
     world.now += timedelta(hours=1)

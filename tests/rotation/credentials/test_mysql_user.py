@@ -138,7 +138,7 @@ def test_keyturns_own_checks_are_no_use(kind: MysqlUser) -> None:
     first = installed(kind, 1)
     for _ in range(5):
         kind.check(first)
-        assert kind.usage(first) == Usage(sessions=0)
+        assert kind.usage(first, None) == Usage(sessions=0)
 
 
 def test_an_administrator_that_sees_only_its_own_sessions_takes_nothing_for_unused(
@@ -147,7 +147,8 @@ def test_an_administrator_that_sees_only_its_own_sessions_takes_nothing_for_unus
     first = installed(kind, 1)
     administrator = json.loads(orders.database.administrator.reveal())["username"]
     orders.database.run(f"REVOKE PROCESS ON *.* FROM {administrator}@'%'")
-    for look in (kind.probe, lambda: kind.usage(first)):
+    looks: tuple[Callable[[], object], ...] = (kind.probe, lambda: kind.usage(first, None))
+    for look in looks:
         with pytest.raises(TargetError, match="sessions of others") as caught:
             look()
         assert "GRANT PROCESS" in caught.value.remedy

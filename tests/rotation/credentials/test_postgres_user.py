@@ -119,13 +119,13 @@ def test_the_administrator_that_has_ended_sessions_is_no_member_of_the_user_any_
 
 def test_usage_counts_sessions_but_not_keyturns_own(kind: PostgresUser, orders: Orders) -> None:
     first = installed(kind, 1)
-    assert kind.usage(first) == Usage(sessions=0)
+    assert kind.usage(first, None) == Usage(sessions=0)
     name = orders.database.name
     with (
         orders.database.server.connect(name, **login_of(first)),
         orders.database.server.connect(name, **login_of(first), application_name="keyturn"),
     ):
-        assert kind.usage(first) == Usage(sessions=1)
+        assert kind.usage(first, None) == Usage(sessions=1)
 
 
 def test_somebody_elses_comment_is_kept(kind: PostgresUser, orders: Orders) -> None:

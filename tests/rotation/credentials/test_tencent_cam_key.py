@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -233,11 +233,12 @@ def test_the_day_of_the_last_use_is_told_a_day_late(kind: TencentCamKey, tencent
     tencent.clock.stop()  # else midnight might come in between
     first = installed(kind, 1)
     kind.check(first)
-    assert kind.usage(first) == Usage(sessions=0, marker="never")
+    assert kind.usage(first, None) == Usage(sessions=0, marker="never")
     today = f"{tencent.clock.moment():%Y-%m-%d}"
     tencent.clock.advance(_DAY)
     kind._cloud = Cloud(REGION, tencent.options["endpoint"], clock=tencent.clock.now)
-    assert kind.usage(first) == Usage(sessions=0, marker=today)
+    assert kind.usage(first, None) == Usage(sessions=0, marker=today)
+    assert kind.usage(first, replace(first, generation=2)) is None, "it is the current key's"
 
 
 def test_checks_of_many_keys_share_a_connection_and_nothing_else(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -220,9 +220,10 @@ def test_a_secret_that_ssm_rotates_often_or_never_is_refused(kind: TencentProduc
 
 def test_open_sessions_are_counted_by_the_account_itself(kind: TencentProductSecret) -> None:
     first = installed(kind, 1)
-    assert kind.usage(first) == Usage(sessions=0)
+    assert kind.usage(first, None) == Usage(sessions=0)
     with connected(kind._login(kind._version(first)), PLAIN):
-        assert kind.usage(first) == Usage(sessions=1)
+        assert kind.usage(first, None) == Usage(sessions=1)
+        assert kind.usage(first, replace(first, generation=2)) is None, "they are those of the current value"
 
 
 def test_a_server_that_is_not_there_is_unknown(product: Product) -> None:

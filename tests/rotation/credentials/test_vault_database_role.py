@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -329,9 +329,10 @@ class TestAnAdoptedRole:
 def test_sessions_are_counted_and_end_only_when_they_are_to(kind: VaultDatabaseRole, orders: Orders) -> None:
     first = installed(kind, 1)
     second = installed(kind, 2, first)
-    assert kind.usage(first) == Usage(sessions=0)
+    assert kind.usage(first, second) == Usage(sessions=0)
     with orders.database.server.connect(orders.database.name, **orders.login("a")) as session:
-        assert kind.usage(first) == Usage(sessions=1)
+        assert kind.usage(first, second) == Usage(sessions=1)
+        assert kind.usage(first, replace(first, generation=3)) is None, "they are those of the current value"
         kind.revoke(first, second)
         assert session.execute("SELECT 1").fetchone() == (1,)
         kind.revoke(first, second, end_sessions=True)
