@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     if options.what == "down":
         environment.down(project, output.say, purge=options.purge)
     services = environment.status(project)
-    if not services:
+    if not services and options.what != "down":
         output.say("the embedded environment has not been started here: `keyturn local up` does")
     rows = [
         (s.name, s.address, str(s.pid or "-"), "ready" if s.ready else "starting" if s.pid else "stopped")
