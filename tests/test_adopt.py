@@ -42,24 +42,18 @@ def candidate_that_nobody_uses(world: World) -> None:
 
 def candidate_that_is_pinned_only(world: World) -> None:
     """The runner died before it deployed."""
-
-    def die(runner: str, call: str, side: Side) -> None:
-        if (call, side) == ("deploy.apply", "before"):
-            raise Killed
-
-    world.hook = die
-    with pytest.raises(Killed):
-        world.run(ROTATE)
-    world.hook = no_hook
-    world.now += LEASE + timedelta(seconds=1)
+    rotate_and_die(world, "deploy.apply", "before")
 
 
 def candidate_that_is_rejected(world: World) -> None:
     """The runner died when it had taken the canary back, and not the stable ring's candidate yet."""
     world.faults.bad_under[Ring.CANARY] = {2}
+    rotate_and_die(world, "store.reject", "after")
 
+
+def rotate_and_die(world: World, at: str, on: Side) -> None:
     def die(runner: str, call: str, side: Side) -> None:
-        if (call, side) == ("store.reject", "after"):
+        if (call, side) == (at, on):
             raise Killed
 
     world.hook = die
